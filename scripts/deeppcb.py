@@ -1,0 +1,48 @@
+"""
+Reads the DeepPCB dataset: names, boxes, and its split by board family.
+
+Source of the format: github.com/tangsanli5201/DeepPCB. One label file per board, one defect a line, ``x1 y1 x2 y2 type`` in
+pixels of the 640x640 image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
+SIZE_PX = 640
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """One labelled defect: class index into ``CLASSES`` and corners in pixels."""
+
+    class_id: int
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+def names(root: Path, split: str) -> list[str]:
+    """Board names of *split*: "train", "val", or "all"."""
+    parts = ("train", "val") if split == "all" else (split,)
+    return [name for part in parts for name in (root / f"{part}.txt").read_text().split()]
+
+
+def truths(label_file: Path) -> list[Truth]:
+    """The labelled defects of one board, in file order. A board without a label file has none."""
+    if not label_file.exists():
+        return []
+    rows = (line.split() for line in label_file.read_text().splitlines() if line.strip())
+    return [Truth(int(kind) - 1, *map(float, (x1, y1, x2, y2))) for x1, y1, x2, y2, kind in rows]
+
+
+def to_yolo(found: list[Truth]) -> str:
+    """*found* as the text of a YOLO label file: ``class cx cy w h``, relative to the image."""
+    return "".join(
+        f"{t.class_id} {(t.x1 + t.x2) / 2 / SIZE_PX:.6f} {(t.y1 + t.y2) / 2 / SIZE_PX:.6f} "
+        f"{(t.x2 - t.x1) / SIZE_PX:.6f} {(t.y2 - t.y1) / SIZE_PX:.6f}\n"
+        for t in found
+    )

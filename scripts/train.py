@@ -1,0 +1,156 @@
+"""
+Trains the bundled demonstration detector on DeepPCB and exports it to ONNX: one reproducible, resumable command.
+
+    python scripts/train.py --data DIR/deeppcb --weights DIR/yolo11n-coco-start.pt --out build/train
+
+Needs the ``train`` packages: ``pip install '.[ultralytics]' onnx onnxslim`` (AGPL-3.0, brings torch).
+A run that was interrupted goes on where it stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import deeppcb
+
+os.environ.setdefault("YOLO_OFFLINE", "True")  # ultralytics must not look outside
+os.environ.setdefault("YOLO_AUTOINSTALL", "False")
+
+# yolo11n with ReLU: the same layers, but onnxruntime and OpenVINO fuse ReLU into the convolution, and it survives int8.
+ACTIVATION = "activation: torch.nn.ReLU()\n"
+
+# One defect-free template in ten joins the training part: boards without a label must come out empty.
+TEMPLATES_EVERY = 10
+
+
+def main() -> None:
+    options = parse()
+    allow_missing_torchvision()
+    from ultralytics import YOLO
+
+    out: Path = options.out.resolve()
+    last = out / "run" / "weights" / "last.pt"
+    if last.exists() and not (out / "run" / "finished").exists():
+        print(f"resuming {last}")
+        YOLO(last).train(resume=True)
+    elif not last.exists():
+        data = prepare(options.data, out / "data", options.split)
+        model = YOLO(architecture(out)).load(str(options.weights))
+        model.train(
+            data=str(data),
+            epochs=options.epochs,
+            imgsz=deeppcb.SIZE_PX,
+            batch=options.batch,
+            nbs=options.batch,  # step at every batch: with 839 boards, accumulating to 64 leaves 13 steps an epoch
+            device=options.device,
+            seed=options.seed,
+            deterministic=True,
+            workers=options.workers,
+            optimizer="AdamW",
+            lr0=1.0e-3,
+            lrf=0.01,
+            warmup_epochs=0.5,
+            amp=options.device != "cpu",
+            # The boards are binary and registered: colour and perspective never change, sides and places do.
+            hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, fliplr=0.5, flipud=0.5, translate=0.1, scale=0.1, mosaic=0.0,
+            project=str(out),
+            name="run",
+            exist_ok=True,
+            plots=True,
+        )  # fmt: skip
+    (out / "run" / "finished").touch()
+    export(out / "run" / "weights" / "best.pt", out / "pcb-demo.onnx")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the DeepPCB folder: images, labels, templates, *.txt")
+    parser.add_argument("--weights", type=Path, required=True, help="start weights, yolo11n (.pt)")
+    parser.add_argument("--out", type=Path, default=Path("build/train"))
+    parser.add_argument(
+        "--split", choices=("train", "all"), default="train", help="boards to learn from; val.txt judges"
+    )
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU's number")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    for needed in (options.data / "train.txt", options.weights):
+        if not needed.exists():
+            parser.error(f"{needed} does not exist")
+    return options
+
+
+def prepare(root: Path, folder: Path, split: str) -> Path:
+    """Lays *root* out as ultralytics wants it (links, YOLO labels) in *folder*; returns the data YAML."""
+    root = root.resolve()
+    for part, names in (("train", deeppcb.names(root, split)), ("val", deeppcb.names(root, "val"))):
+        images, labels = folder / "images" / part, folder / "labels" / part
+        for new in (images, labels):
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+        for name in names:
+            (images / f"{name}.jpg").symlink_to(root / "images" / f"{name}.jpg")
+            found = deeppcb.truths(root / "labels" / f"{name}.txt")
+            (labels / f"{name}.txt").write_text(deeppcb.to_yolo(found))
+        if part == "train":
+            for name in names[::TEMPLATES_EVERY]:
+                (images / f"{name}-template.jpg").symlink_to(root / "templates" / f"{name}.jpg")
+    classes = "".join(f"  {number}: {name}\n" for number, name in enumerate(deeppcb.CLASSES))
+    data = folder / "deeppcb.yaml"
+    data.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{classes}")
+    return data
+
+
+def architecture(out: Path) -> str:
+    """Writes ultralytics' own yolo11 layers with ReLU as the activation; the name selects the nano scale."""
+    from ultralytics.utils import ROOT
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "yolo11n-relu.yaml"
+    path.write_text(ACTIVATION + (ROOT / "cfg/models/11/yolo11.yaml").read_text())
+    return str(path)
+
+
+def export(weights: Path, target: Path) -> None:
+    """ONNX with a fixed 640x640 input; class names, stride and size go into the file's metadata."""
+    from ultralytics import YOLO
+
+    made = YOLO(weights).export(format="onnx", imgsz=deeppcb.SIZE_PX, opset=17, simplify=True, dynamic=False)
+    shutil.copyfile(made, target)
+    print(f"exported {target}")
+
+
+def allow_missing_torchvision() -> None:
+    """
+    Puts a stand-in where torchvision is not installed (a torch build without a matching torchvision).
+
+    ultralytics reads its version and, in validation, calls its NMS; nothing else of it is used for detection.
+    """
+    try:
+        import torchvision  # noqa: F401  # the real one wins wherever it loads
+    except (ImportError, RuntimeError):
+        stand_in, ops = types.ModuleType("torchvision"), types.ModuleType("torchvision.ops")
+        vars(ops)["nms"] = stand_in_nms
+        vars(stand_in).update(__version__="0.0.0", ops=ops)
+        sys.modules.update({"torchvision": stand_in, "torchvision.ops": ops})
+        real = importlib.metadata.version
+        importlib.metadata.version = lambda name: "0.0.0" if name == "torchvision" else real(name)
+
+
+def stand_in_nms(boxes: Any, scores: Any, iou: float) -> Any:
+    from ultralytics.utils.nms import TorchNMS
+
+    return TorchNMS.nms(boxes, scores, iou)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""
+What can go wrong, by what to do about it.
+
+    StationError
+    ├── ConfigError      the operator must change the configuration        exit 2
+    ├── ModelError       the model file cannot be used                     exit 3
+    ├── SourceError      the source is in trouble: run it again later
+    ├── DetectorError    this one image cannot be judged: UNKNOWN, go on
+    ├── GateError        the result may not have reached the line
+    ├── LedgerError      nothing can be recorded: stop taking boards, try again
+    │   └── LedgerTooNewError   made by a newer station: the operator must decide    exit 1
+    └── LinkError        the broker cannot be reached as configured
+"""
+
+
+class StationError(Exception):
+    """Raised when the station itself knows what is wrong; its text says what to do."""
+
+
+class ConfigError(StationError):
+    """Raised when the configuration is wrong: names the key, what was given, and what is accepted."""
+
+
+class ModelError(StationError):
+    """Raised when a model file is missing, damaged, or not a detector that the station can run."""
+
+
+class SourceError(StationError):
+    """Raised when a source is in trouble. The caller runs it again after a pause."""
+
+
+class DetectorError(StationError):
+    """Raised when an image cannot be judged. The board is UNKNOWN and the line goes on."""
+
+
+class GateError(StationError):
+    """Raised when a result may not have reached the line."""
+
+
+class LedgerError(StationError):
+    """Raised when the ledger cannot be read or written. Nothing may be answered until it can."""
+
+
+class LedgerTooNewError(LedgerError):
+    """Raised when the ledger was made by a newer station. It is left untouched."""
+
+
+class LinkError(StationError):
+    """Raised when a connection to the broker cannot be made as configured (a wrong CA file, an unreadable password)."""

@@ -1,0 +1,279 @@
+"""The nouns of an inspection, and the Protocols at which parts meet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from queue import SimpleQueue
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image: TypeAlias = NDArray[np.uint8]
+"""Height x width x 3, BGR, 0..255."""
+
+Stop: TypeAlias = threading.Event
+"""Set when a loop should end. Every wait in the station is a wait on it."""
+
+Beat: TypeAlias = Callable[[str], None]
+"""A loop calls it with its name whenever it really moved."""
+
+
+class Verdict(Enum):
+    """What the station answers for a board. UNKNOWN is an answer: it is never a pass."""
+
+    PASS = "pass"  # noqa: S105  # no password
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An axis-parallel rectangle, in pixels of the original image; (x, y) is its top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def area_px(self) -> float:
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """Something a detector found: confidence 0..1, box in pixels of the original image, and which model found it."""
+
+    label: str
+    confidence: float
+    box: Box
+    found_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """
+    One picture of one board, or the news that there is none to be had.
+
+    *id* is the board's event id for ever: a UUID, minted once when the board was taken.
+    *image* is None exactly when *problem* says why the picture cannot be judged.
+    *sha256* is of the original bytes (hex), empty when they could not be read.
+    """
+
+    id: str
+    image: Image | None
+    captured_at: datetime
+    source: str
+    file: str | None = None
+    board_serial: str | None = None
+    sha256: str = ""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A named rectangle of the board, in pixels, whose detections are ignored (and reported as suppressed)."""
+
+    name: str
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """
+    The limits of one product.
+
+    *default_threshold* and *thresholds* (by label): a defect at or above its label's threshold fails the board.
+    *min_area_px*: smaller boxes are suppressed. *ignore*: boxes whose centre lies in a region are suppressed.
+    """
+
+    name: str
+    default_threshold: float
+    thresholds: dict[str, float] = field(default_factory=dict)
+    min_area_px: float = 0.0
+    ignore: tuple[Region, ...] = ()
+
+    def threshold(self, label: str) -> float:
+        return self.thresholds.get(label, self.default_threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A defect and whether it passed the recipe's threshold."""
+
+    defect: Defect
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A defect that the recipe hides from the verdict, and by what: ``min_area_px`` or ``region NAME``."""
+
+    defect: Defect
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the recipe makes of the defects, with a reason that a person can read."""
+
+    verdict: Verdict
+    reason: str
+    defects: tuple[Judged, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model judged: its name and the sha256 (hex) of its file."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """One board's whole outcome, before anything was done about it; *detect_ms* is None where no detector ran."""
+
+    frame: Frame
+    decision: Decision
+    model: ModelInfo
+    recipe: str
+    recipe_sha256: str
+    detect_ms: float | None
+    total_ms: float
+    clock_synced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where an inspection stands in the ledger: *seq* counts without gaps within *ledger* (a UUID)."""
+
+    seq: int
+    ledger: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is owed to the broker: a topic below the station's own (``inspection/fail``) and its payload."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A message that the broker has not acknowledged, and its row in the outbox."""
+
+    row: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the ledger knows of a board: *problem* is why its picture could not be judged, or None if it could."""
+
+    problem: str | None
+
+
+class Fate(Enum):
+    """What became of a message that was sent."""
+
+    ACCEPTED = "accepted"  # the broker has acknowledged it
+    REFUSED = "refused"  # the broker answered that it will not take it
+    BUSY = "busy"  # the broker answered that it cannot take it now: try again later
+    LOST = "lost"  # the connection ended before an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The fate of the message that ``send`` gave *token* for; *reason* as the broker put it, empty when accepted."""
+
+    token: int
+    fate: Fate
+    reason: str = ""
+
+
+class Source(Protocol):
+    """
+    Where frames come from.
+
+    ``frames`` owns everything it opens and closes it on the way out. It yields a Frame, or None at least once a second
+    while there is none, so that the loop can show that it is alive. It returns only when *stop* is set, and raises
+    SourceError on trouble: it does not retry, its caller does.
+
+    Asking for the next frame means that the last one is safely recorded. Closing the generator, or throwing into it,
+    never means that.
+    """
+
+    def frames(self, stop: Stop) -> Generator[Frame | None, None, None]: ...
+
+
+class Detector(Protocol):
+    """Called from one thread at a time. Raises DetectorError for an image it cannot judge."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    def detect(self, image: Image) -> list[Defect]: ...
+
+
+class Gate(Protocol):
+    """Must return within the line's deadline. Raises GateError when the result may not have reached the line."""
+
+    def show(self, inspection: Inspection) -> None: ...
+
+
+class Evidence(Protocol):
+    """Keeps a board's picture: whole on disk when its name (below the evidence folder) is returned; None: not kept."""
+
+    def keep(self, inspection: Inspection) -> str | None: ...
+
+
+class Ledger(Protocol):
+    """
+    Every board once. Called from the line's thread only. Raises LedgerError when a commit did not reach the disk.
+
+    *make* turns the entry just numbered into the message to send. With ``owed=True`` the message may be published as
+    soon as ``record`` returns; with ``owed=False`` it waits for ``seal``, which replaces it (a crash in between leaves
+    the one that ``record`` wrote, and the next start owes it). Recording an id again returns its first entry and
+    changes nothing.
+    """
+
+    def record(self, inspection: Inspection, make: Callable[[Entry], Message], *, owed: bool) -> Entry: ...
+
+    def seal(self, entry: Entry, message: Message) -> None: ...
+
+
+class Outbox(Protocol):
+    """What is owed to the broker, oldest first. Called from the publish thread only, with short commits."""
+
+    def owed(self, *, after: int, limit: int) -> list[Owed]: ...
+
+    def settle(self, accepted: list[int], refused: list[tuple[int, str]]) -> None:
+        """Marks rows as accepted, or as set aside with the broker's reason, in one commit."""
+
+    def offer_refused_again(self) -> int:
+        """Owes what was set aside once more; returns how many."""
+
+
+class Link(Protocol):
+    """
+    Delivery of one message at least once. ``send`` is called only while ``ready()``, from one thread.
+
+    Every token that ``send`` returned comes back exactly once in *acks*: accepted, refused, busy, or lost.
+    ``tell`` is now or never (heartbeat, QoS 0): dropped, and that is fine, while there is no connection.
+    """
+
+    acks: SimpleQueue[Ack]
+
+    def ready(self) -> bool: ...
+
+    def send(self, topic: str, payload: bytes) -> int: ...
+
+    def tell(self, topic: str, payload: bytes) -> None: ...
