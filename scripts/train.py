@@ -33,17 +33,19 @@ TEMPLATES_EVERY = 10
 def main() -> None:
     options = parse()
     allow_missing_torchvision()
+    from augment import BoardTrainer
     from ultralytics import YOLO
 
     out: Path = options.out.resolve()
     last = out / "run" / "weights" / "last.pt"
     if last.exists() and not (out / "run" / "finished").exists():
         print(f"resuming {last}")
-        YOLO(last).train(resume=True)
+        YOLO(last).train(resume=True, trainer=BoardTrainer)
     elif not last.exists():
         data = prepare(options.data, out / "data", options.split)
         model = YOLO(architecture(out)).load(str(options.weights))
         model.train(
+            trainer=BoardTrainer,
             data=str(data),
             epochs=options.epochs,
             imgsz=deeppcb.SIZE_PX,
@@ -58,8 +60,8 @@ def main() -> None:
             lrf=0.01,
             warmup_epochs=0.5,
             amp=options.device != "cpu",
-            # The boards are binary and registered: colour and perspective never change, sides and places do.
-            hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, fliplr=0.5, flipud=0.5, translate=0.1, scale=0.1, mosaic=0.0,
+            # The boards are binary and registered: colour and perspective never change; side, place and scale do.
+            hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, fliplr=0.5, flipud=0.5, translate=0.1, scale=0.35, mosaic=0.0, close_mosaic=0,
             project=str(out),
             name="run",
             exist_ok=True,

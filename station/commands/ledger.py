@@ -1,0 +1,232 @@
+"""``station ledger``: what was inspected and what is owed to the broker, also while the station runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from station.disk import free_bytes
+from station.errors import StationError
+from station.events import utc_text
+from station.ledger_file import LedgerFile, beside, connect_to_read, ledger_error
+from station.ledger_read import Board, Totals, every, latest, totals
+from station.outbox import Depth, SqliteOutbox, owe_again
+
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+)  # how a cell begins that a spreadsheet program would run (OWASP, CSV injection)
+COLOURS = {"pass": "green", "fail": "red", "unknown": "yellow"}
+HOUR_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a ledger stands: what it holds, what it owes, its bytes on disk with the WAL, and those still free there."""
+
+    totals: Totals
+    depth: Depth
+    size_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """
+    Which messages to send again: made in *since* .. *until*, of boards numbered *seqs* (first, last), only refused.
+
+    What is not given does not limit. All limits are inclusive.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    seqs: tuple[int, int] | None = None
+    refused: bool = False
+
+
+def status(path: Path, *, now: Callable[[], float] = time.time) -> Status:
+    """How the ledger at *path* stands. Raises LedgerError."""
+    outbox = SqliteOutbox(path, now=now, connect=connect_to_read)
+    with _reading(path) as db, closing(outbox):
+        held, depth = totals(db), outbox.depth()
+    files = (path, beside(path, "-wal"))
+    size = sum(one.stat().st_size for one in files if one.exists())
+    return Status(held, depth, size, free_bytes(path.parent))
+
+
+def print_status(path: Path, *, as_json: bool, console: Console, now: Callable[[], float] = time.time) -> None:
+    """Prints ``status`` for a person, or as one JSON document. Raises LedgerError."""
+    found = status(path, now=now)
+    held, depth = found.totals, found.depth
+    if as_json:
+        _print_json(console, asdict(found))
+        return
+    table = Table.grid(padding=(0, 2))
+    boards = ", ".join(f"{count} {verdict}" for verdict, count in held.boards.items()) or "none"
+    oldest = f", the oldest for {_span(depth.oldest_age_s)}" if depth.owed else ""
+    for name, value in (
+        ("ledger", held.ledger),
+        ("made", utc_text(held.created_at)),
+        ("boards", boards),
+        ("last seq", str(held.last_seq)),
+        ("owed", f"{depth.owed}{oldest}"),
+        ("refused", str(depth.refused)),
+        ("size", _size(found.size_bytes)),
+        ("free disk", _size(found.free_bytes)),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def print_boards(path: Path, *, limit: int, as_json: bool, console: Console) -> None:
+    """Prints the last *limit* boards, newest last; as JSON one a line. Raises LedgerError."""
+    with _reading(path) as db:
+        boards = latest(db, limit)[::-1]
+    if as_json:
+        for board in boards:
+            _print_json(console, asdict(board))
+        return
+    table = Table("seq", "recorded (UTC)", "verdict", "reason", "file", "serial", "delivery")
+    for board in boards:
+        verdict = f"[{COLOURS.get(board.verdict, 'white')}]{board.verdict}[/]"
+        delivery = board.delivery + (f" ({board.why})" if board.why else "")
+        when = f"{board.recorded_at:%Y-%m-%d %H:%M:%S}"
+        texts = (board.reason, board.file or "", board.board_serial or "", delivery)
+        # A name may hold brackets, which are rich's own markup.
+        table.add_row(str(board.seq), when, verdict, *(text.replace("[", r"\[") for text in texts))
+    console.print(table)
+
+
+def replay(
+    path: Path,
+    which: Selection,
+    *,
+    now: Callable[[], float] = time.time,
+    on_progress: Callable[[int], None] | None = None,
+) -> int:
+    """
+    Owes what the broker has accepted or refused once more, with the same event ids; returns how many.
+
+    A station that runs sends them within a second, after what it owes already. Raises LedgerError, and StationError if
+    nothing limits what to send.
+    """
+    if which == Selection():
+        raise StationError("say what to send again: --since, --until, --seq or --refused")
+    conditions: list[tuple[str, tuple[object, ...]]] = []
+    if which.since is not None:
+        conditions.append(("made_at >= ?", (which.since.timestamp(),)))
+    if which.until is not None:
+        conditions.append(("made_at <= ?", (which.until.timestamp(),)))
+    if which.seqs is not None:
+        conditions.append(("seq BETWEEN ? AND ?", which.seqs))
+    if which.refused:
+        conditions.append(("state = 'refused'", ()))
+    where = " AND ".join(text for text, _ in conditions)
+    values = tuple(value for _, part in conditions for value in part)
+    with _reading(path):  # it says better than a writer that there is no ledger
+        pass
+    with closing(LedgerFile(path)) as file:
+        return owe_again(file, where, values, now=now, on_progress=on_progress or (lambda _rows: None))
+
+
+def export(path: Path, target: Path, *, force: bool, console: Console | None = None) -> int:
+    """
+    Writes one row a board to the CSV file *target*, oldest first; returns how many. The file is whole or not there.
+
+    *console* shows the progress, on a terminal. Raises LedgerError, and StationError if *target* cannot be written, or
+    is there already and *force* is not given.
+    """
+    if target.exists() and not force:
+        raise StationError(f"{target} is there already: give another name, or --force to replace it")
+    part = target.with_name(target.name + ".part")
+    try:
+        with _reading(path) as db, part.open("w", newline="", encoding="utf-8") as file:
+            count = db.execute("SELECT count(*) FROM inspections").fetchone()[0]
+            writer = csv.writer(file)
+            writer.writerow([one.name for one in fields(Board)])
+            with _progress(console, count) as advance:
+                written = 0
+                for board in every(db):
+                    writer.writerow([_cell(getattr(board, one.name)) for one in fields(Board)])
+                    advance()
+                    written += 1
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StationError(f"cannot write {target}: {error.strerror or error}") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return written
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(connect_to_read(path)) as db:
+        try:
+            yield db
+        except sqlite3.Error as error:
+            raise ledger_error(path, error) from error
+
+
+@contextmanager
+def _progress(console: Console | None, total: int) -> Iterator[Callable[[], None]]:
+    if console is None or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("boards", total=total)
+        yield partial(progress.advance, task)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return utc_text(value)
+    text = str(value)
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _print_json(console: Console, document: dict[str, object]) -> None:
+    text = json.dumps(document, ensure_ascii=False, default=_json_value)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return utc_text(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / HOUR_S:.1f} h" if seconds >= HOUR_S else f"{seconds:.0f} s"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -1,0 +1,71 @@
+"""What the station says of itself: one document for the heartbeat and the health port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from station.events import to_bytes
+from station.health import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """A moment of the station. Ages and durations in seconds; *beats_s* is the age of each loop's last beat."""
+
+    station: str
+    version: str
+    model: str
+    model_sha256: str
+    at: str
+    uptime_s: float
+    inspections: dict[str, int]
+    last_seq: int
+    owed: int
+    owed_oldest_s: float
+    refused: int
+    connected: bool
+    protocol: str | None
+    beats_s: dict[str, float]
+    stalled: tuple[str, ...]
+    not_ready: dict[str, str]
+    faults: tuple[Fault, ...]
+    free_mb: float
+    backlog: int
+
+    @property
+    def ready(self) -> bool:
+        return not self.not_ready
+
+
+def heartbeat_of(vitals: Vitals) -> bytes:
+    """The heartbeat document (``station.heartbeat/1``)."""
+    return to_bytes(
+        {
+            "schema": "station.heartbeat/1",
+            "station": vitals.station,
+            "at": vitals.at,
+            "uptime_s": round(vitals.uptime_s, 1),
+            "version": vitals.version,
+            "model": {"name": vitals.model, "sha256": vitals.model_sha256},
+            "ready": vitals.ready,
+            "inspections": vitals.inspections,
+            "last_seq": vitals.last_seq,
+            "backlog": vitals.backlog,
+            "owed": {"events": vitals.owed, "oldest_s": round(vitals.owed_oldest_s, 1), "refused": vitals.refused},
+            "mqtt": {"protocol": vitals.protocol},
+            "beats_s": {loop: round(age_s, 1) for loop, age_s in vitals.beats_s.items()},
+            "free_mb": round(vitals.free_mb),
+            "faults": [fault_document(fault) for fault in vitals.faults],
+        }
+    )
+
+
+def fault_of(fault: Fault, *, began: bool, station: str, at: str) -> bytes:
+    """The document on ``fault``: it began, or it ended."""
+    what = "began" if began else "ended"
+    return to_bytes({"schema": "station.fault/1", "station": station, "what": what, "at": at, **fault_document(fault)})
+
+
+def fault_document(fault: Fault) -> dict[str, Any]:
+    return {"code": fault.code, "detail": fault.detail, "since_s": round(fault.since_s, 3)}

@@ -1,0 +1,205 @@
+"""The ledger: every board once, on disk before anybody sees its result, with the message that is owed for it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from station.errors import LedgerError
+from station.ledger_file import CHECKPOINT_PAGES, Connect, LedgerFile, connect, create, examine, ledger_error
+from station.ledger_read import Board, latest
+from station.ledger_repair import finish_replacement, replace_damaged
+from station.outbox import owe
+from station.types import Entry, Inspection, Message, Recorded
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """
+    An open ledger, and what had to be done for it.
+
+    *quarantined* is the folder that a damaged predecessor was moved to, or None; *damage* says what was found in it,
+    empty if a crash came in between. *salvaged* is how many messages it still owed that were saved into the new one.
+    """
+
+    ledger: SqliteLedger
+    quarantined: Path | None = None
+    salvaged: int = 0
+    damage: str = ""
+
+
+def open_ledger(path: Path, *, now: Callable[[], float] = time.time) -> Opened:
+    """
+    Opens the ledger at *path*, or makes it. A damaged one is put into ``quarantine/TIME/`` beside it, never deleted.
+
+    What a crash left unsealed is owed from here on. No other connection may be open. Raises LedgerTooNewError for a
+    ledger of a newer station, LedgerError when there can be none.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        quarantined, salvaged, damage = finish_replacement(path, now=now), 0, ""
+        found = examine(path) if path.exists() else None
+        if found is not None:
+            damage = found
+            quarantined, salvaged = replace_damaged(path, now=now)
+            log.error("ledger damaged", damage=damage, quarantined=str(quarantined), salvaged=salvaged)
+        if not path.exists() or path.stat().st_size == 0:
+            create(path, now=now)
+    except OSError as error:
+        raise ledger_error(path, error) from error
+    ledger = SqliteLedger(path, now=now)
+    ledger.owe_unsealed()
+    return Opened(ledger, quarantined, salvaged, damage)
+
+
+class SqliteLedger:
+    """
+    Implements ``types.Ledger``: ``record`` and ``seal`` are for the line's thread only, all else for any thread.
+
+    *path* must hold a ledger already (``open_ledger``). *now* is the wall clock, in UNIX seconds. After a LedgerError
+    nothing of that call was recorded, and the next call tries afresh.
+    """
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time, connect: Connect | None = None) -> None:
+        # The publisher's commits move the WAL into the file; the line, which a gate waits for, only if they do not.
+        self._file = LedgerFile(path, connect=connect or partial(_connect, checkpoint_pages=4 * CHECKPOINT_PAGES))
+        self._shared = LedgerFile(
+            path, connect=connect or _connect
+        )  # for the other threads, so that they never hold up the line
+        self._now = now
+        self._uuid: str | None = None
+        self._unsealed = False
+
+    @property
+    def uuid(self) -> str:
+        """The ledger's own name: new when it is made or replaced. Raises LedgerError."""
+        if self._uuid is None:
+            with self._shared.reading() as db:
+                self._uuid = str(db.execute("SELECT value FROM meta WHERE key = 'uuid'").fetchone()[0])
+        return self._uuid
+
+    def record(self, inspection: Inspection, make: Callable[[Entry], Message], *, owed: bool) -> Entry:
+        """
+        Numbers the board and puts it on disk together with the message that *make* makes of its entry, in one commit.
+
+        With ``owed=False`` the message waits for ``seal``. A board that is known already keeps its first entry, and
+        *make* is not called. Raises LedgerError when the commit did not reach the disk, and what *make* raises: then
+        nothing is recorded and no number is used.
+        """
+        frame, ledger, now_s = inspection.frame, self.uuid, self._now()
+        with self._file.writing() as db:
+            if self._unsealed:  # its seal never came, so the line has failed in between: what it wrote first must do
+                _owe_unsealed(db, now_s)
+            entry = _find(db, frame.id, ledger)
+            if entry is None:
+                entry = Entry(_insert(db, inspection, now_s), ledger)
+                message = make(entry)
+                if owed:
+                    owe(db, message, made_s=now_s, owed_s=now_s, seq=entry.seq, event_id=frame.id)
+                else:
+                    db.execute("INSERT INTO unsealed VALUES (?, ?, ?)", (entry.seq, message.topic, message.payload))
+        self._unsealed = not owed
+        return entry
+
+    def seal(self, entry: Entry, message: Message) -> None:
+        """
+        Owes *message* instead of the one that ``record`` left waiting. If none waits, what is owed already stands.
+
+        Raises LedgerError; the next ``record`` or the next start then owes the one that waits.
+        """
+        if entry.ledger != self.uuid:
+            return  # a board of an older ledger, known from there: its message was salvaged
+        now_s = self._now()
+        with self._file.writing() as db:
+            waiting = db.execute("DELETE FROM unsealed WHERE seq = ?", (entry.seq,)).rowcount
+            if waiting:
+                row = db.execute("SELECT event_id, recorded_at FROM inspections WHERE seq = ?", (entry.seq,)).fetchone()
+                owe(db, message, made_s=row[1], owed_s=now_s, seq=entry.seq, event_id=row[0])
+        self._unsealed = False
+
+    def owe_unsealed(self) -> int:
+        """Owes what was recorded but never sealed, as it was recorded; returns how many. Not while a line runs."""
+        with self._file.writing() as db:
+            return _owe_unsealed(db, self._now())
+
+    def recorded(self, event_id: str) -> Recorded | None:
+        """What is known of the board *event_id*, also from a ledger that was replaced; None: it is new. Any thread."""
+        with self._shared.reading() as db:
+            row = db.execute(
+                "SELECT problem FROM inspections WHERE event_id = ?1"
+                " UNION ALL SELECT problem FROM known WHERE event_id = ?1",
+                (event_id,),
+            ).fetchone()
+        return Recorded(row[0]) if row else None
+
+    def latest(self, limit: int) -> list[Board]:
+        """The last *limit* boards, newest first, for who shows them. Any thread."""
+        with self._shared.reading() as db:
+            return latest(db, limit)
+
+    def notice(self, message: Message) -> bool:
+        """
+        Owes a message that is no inspection's (a fault). False: the disk did not take it, which is only logged.
+
+        Any thread may call it, but not from within *make*. It never raises, since faults are noticed where nothing else
+        may go wrong.
+        """
+        now_s = self._now()
+        try:
+            with self._shared.writing() as db:
+                owe(db, message, made_s=now_s, owed_s=now_s)
+        except LedgerError as error:
+            log.error("notice lost", topic=message.topic, error=str(error))  # noqa: TRY400  # the text says it all
+            return False
+        return True
+
+    def close(self) -> None:
+        """Closes the file, with its WAL moved into it. The line must have ended."""
+        self._shared.close()
+        self._file.close()
+
+
+_connect = connect  # SqliteLedger has an argument of that name
+
+
+def _find(db: sqlite3.Connection, event_id: str, ledger: str) -> Entry | None:
+    row = db.execute("SELECT seq FROM inspections WHERE event_id = ?", (event_id,)).fetchone()
+    if row:
+        return Entry(row[0], ledger)
+    row = db.execute("SELECT seq, ledger FROM known WHERE event_id = ?", (event_id,)).fetchone()
+    return Entry(*row) if row else None
+
+
+def _insert(db: sqlite3.Connection, inspection: Inspection, now_s: float) -> int:
+    frame, decision = inspection.frame, inspection.decision
+    values = (
+        frame.id,
+        frame.captured_at.timestamp(),
+        now_s,
+        decision.verdict.value,
+        decision.reason,
+        frame.problem,
+        frame.file,
+        frame.board_serial,
+    )
+    seq = db.execute("INSERT INTO inspections VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", values).lastrowid
+    assert seq is not None  # noqa: S101  # an INSERT into a rowid table always has one
+    return seq
+
+
+def _owe_unsealed(db: sqlite3.Connection, now_s: float) -> int:
+    rows = db.execute(
+        "SELECT seq, event_id, topic, payload, recorded_at FROM unsealed JOIN inspections USING (seq) ORDER BY seq"
+    ).fetchall()
+    for seq, event_id, topic, payload, recorded_s in rows:
+        owe(db, Message(topic, payload), made_s=recorded_s, owed_s=now_s, seq=seq, event_id=event_id)
+    db.execute("DELETE FROM unsealed")
+    return len(rows)

@@ -1,0 +1,99 @@
+"""Reads the ledger for people: its boards, in either order, and how it stands."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+PAGE_ROWS = 1000  # each page is a read of its own: a long one would keep the WAL of a running station from being reused
+
+SELECT = """
+SELECT i.seq, i.event_id, i.captured_at, i.recorded_at, i.verdict, i.reason, i.problem, i.file, i.board_serial,
+ CASE WHEN u.seq IS NULL THEN coalesce(o.state, 'forgotten') ELSE 'unsealed' END, o.why, o.settled_at
+ FROM inspections i LEFT JOIN outbox o ON o.seq = i.seq LEFT JOIN unsealed u ON u.seq = i.seq"""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """
+    One board of the ledger; all times are UTC.
+
+    *delivery* is how far its message is: ``unsealed`` (not owed yet), ``owed``, ``accepted``, ``refused`` (*why* is the
+    broker's reason), or ``forgotten`` after its retention. *settled_at* is when the broker answered.
+    """
+
+    seq: int
+    event_id: str
+    captured_at: datetime
+    recorded_at: datetime
+    verdict: str
+    reason: str
+    problem: str | None
+    file: str | None
+    board_serial: str | None
+    delivery: str
+    why: str | None
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the ledger holds: its UUID, when it was made (UTC), boards by verdict, the last number given (0: none)."""
+
+    ledger: str
+    created_at: datetime
+    boards: dict[str, int]
+    last_seq: int
+
+
+def totals(db: sqlite3.Connection) -> Totals:
+    """Counts the whole ledger: a second or so for a million boards. Raises sqlite3.Error."""
+    meta = dict(db.execute("SELECT key, value FROM meta"))
+    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inspections'").fetchone()
+    return Totals(
+        ledger=meta["uuid"],
+        created_at=_utc(float(meta["created_at"])),
+        boards=dict(db.execute("SELECT verdict, count(*) FROM inspections GROUP BY verdict ORDER BY verdict")),
+        last_seq=last[0] if last else 0,
+    )
+
+
+def latest(db: sqlite3.Connection, limit: int) -> list[Board]:
+    """The last *limit* boards, newest first. Raises sqlite3.Error."""
+    return [_board(row) for row in db.execute(f"{SELECT} ORDER BY i.seq DESC LIMIT ?", (limit,)).fetchall()]
+
+
+def every(db: sqlite3.Connection) -> Iterator[Board]:
+    """All boards, oldest first, up to the newest there is when it ends. Raises sqlite3.Error."""
+    after = 0
+    while True:
+        page = db.execute(f"{SELECT} WHERE i.seq > ? ORDER BY i.seq LIMIT ?", (after, PAGE_ROWS)).fetchall()
+        yield from map(_board, page)
+        if len(page) < PAGE_ROWS:
+            return
+        after = page[-1][0]
+
+
+def _board(row: tuple[Any, ...]) -> Board:
+    seq, event_id, captured_s, recorded_s, verdict, reason, problem, file, board_serial, delivery, why, settled_s = row
+    return Board(
+        seq=seq,
+        event_id=event_id,
+        captured_at=_utc(captured_s),
+        recorded_at=_utc(recorded_s),
+        verdict=verdict,
+        reason=reason,
+        problem=problem,
+        file=file,
+        board_serial=board_serial,
+        delivery=delivery,
+        why=why,
+        settled_at=None if settled_s is None else _utc(settled_s),
+    )
+
+
+def _utc(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, timezone.utc)

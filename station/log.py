@@ -1,0 +1,53 @@
+"""Logging, set up once: constant events plus keys, as JSON on a service and in colour on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+# Libraries that log through stdlib logging: their lines come out in the station's own form.
+NOISY = {"uvicorn.access": logging.WARNING, "paho": logging.WARNING, "watchdog": logging.WARNING, "asyncio": logging.WARNING}
+
+
+def setup(*, level: str, format: Literal["auto", "json", "console"]) -> None:  # noqa: A002  # the name of the key
+    """
+    Sends every log line of the process to stderr, one event a line.
+
+    *format* "auto" is console on a terminal and JSON anywhere else. Calling it again replaces the former set-up.
+    """
+    console = format == "console" or (format == "auto" and sys.stderr.isatty())
+    number = logging.getLevelNamesMapping()[level.upper()] if sys.version_info >= (3, 11) else getattr(logging, level.upper())
+    shared: list[structlog.types.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    tracebacks: list[structlog.types.Processor] = [] if console else [structlog.processors.format_exc_info]
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    logging.captureWarnings(capture=True)
+    for name, least in NOISY.items():
+        logging.getLogger(name).setLevel(max(least, number))
