@@ -13,6 +13,11 @@ fail() {
   say "error: $*"
   exit 1
 }
+# fail_missing WHAT PACKAGES: tells a person who may install what we may not; everything at once, not one a run.
+fail_missing() {
+  fail "$1. Install it: sudo apt install $2
+  All that the scripts here may need: sudo apt install python3-venv libgl1 libglib2.0-0 mosquitto"
+}
 
 # find_python [SYSTEM]: prints the first Python that is new enough and can make a venv; those that we test with come first.
 # With SYSTEM, none that lies in somebody's home: a service cannot see it there.
@@ -35,7 +40,7 @@ find_python() {
     command -v "$old"
     return
   fi
-  fail "$old lacks its venv module. Install it: sudo apt install $package"
+  fail_missing "$old lacks its venv module" "$package"
 }
 
 # apt_install WHY PACKAGE...: installs through apt where we may do so without asking. False where we may not.
@@ -64,7 +69,7 @@ apt_install() {
 ensure_command() {
   command -v "$1" >/dev/null && return
   apt_install "$3" "$2" && command -v "$1" >/dev/null && return
-  fail "$1 is missing ($3). Install it: sudo apt install $2"
+  fail_missing "$1 is missing: $3" "$2"
 }
 
 # pip_install PYTHON TITLE ARGUMENTS...: says on a terminal how far it is, and shows all of it when it fails.
@@ -140,9 +145,10 @@ make_venv() {
 ensure_cv2() {
   "$1" -c 'import cv2' 2>/dev/null && return
   apt_install "OpenCV needs two libraries of the system" libgl1 libglib2.0-0 || true
-  "$1" -c 'import cv2' || fail "OpenCV does not load. Install what it needs: sudo apt install libgl1 libglib2.0-0"
+  "$1" -c 'import cv2' || fail_missing "OpenCV does not load" "libgl1 libglib2.0-0"
 }
 
+# ensure_mosquitto WHO: Debian's package starts a broker on port 1883 as well; ours have ports of their own.
 ensure_mosquitto() {
-  ensure_command mosquitto mosquitto "the real MQTT broker that $1 against; the package also starts one on port 1883"
+  ensure_command mosquitto mosquitto "$1 against a real MQTT broker"
 }

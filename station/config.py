@@ -200,9 +200,18 @@ def load(path: Path | None = None, *, overrides: Iterable[str] = ()) -> Settings
     Raises ConfigError that names the key, where it was said, and what would be accepted.
     """
     file = _file(path)
+    return _assembled(str(file), _toml(file), overrides)
+
+
+def load_or_defaults(path: Path | None = None, *, overrides: Iterable[str] = ()) -> Settings:
+    """As ``load``, but without any file the defaults hold: for commands that need none."""
+    return load(path, overrides=overrides) if find(path) else _assembled("defaults", {}, overrides)
+
+
+def _assembled(file: str, from_file: dict[str, Any], overrides: Iterable[str]) -> Settings:
     merged: dict[str, Any] = {}
     said: dict[str, str] = {}
-    layers = ((str(file), _toml(file)), ("environment", _environment()), ("command line", _overrides(overrides)))
+    layers = ((file, from_file), ("environment", _environment()), ("command line", _overrides(overrides)))
     for where, layer in layers:
         _merge(merged, layer, where=where, said=said)
     try:
@@ -211,11 +220,15 @@ def load(path: Path | None = None, *, overrides: Iterable[str] = ()) -> Settings
         raise ConfigError("\n".join(_explain(one, said, file) for one in error.errors())) from None
 
 
-def _file(path: Path | None) -> Path:
+def find(path: Path | None) -> Path | None:
+    """The configuration file that would be read: *path*, else $STATION_CONFIG, else the first default that is there."""
     if path is None and os.environ.get(PATH_VARIABLE):
         path = Path(os.environ[PATH_VARIABLE])
-    if path is None:
-        path = next((one for one in DEFAULT_PATHS if one.is_file()), None)
+    return path or next((one for one in DEFAULT_PATHS if one.is_file()), None)
+
+
+def _file(path: Path | None) -> Path:
+    path = find(path)
     if path is None:
         places = ", ".join(str(one) for one in DEFAULT_PATHS)
         raise ConfigError(f"no configuration file: give one with -c FILE or ${PATH_VARIABLE}, or put it at {places}")
@@ -312,10 +325,10 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any], *, where: str, said: 
             said[path] = where
 
 
-def _explain(error: Any, said: Mapping[str, str], file: Path) -> str:
+def _explain(error: Any, said: Mapping[str, str], file: str) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
-    where = said.get(key) or next((at for one, at in said.items() if one.startswith(f"{key}.")), str(file))
+    where = said.get(key) or next((at for one, at in said.items() if one.startswith(f"{key}.")), file)
     if error["type"] == "extra_forbidden":
         candidates = [one for one in keys() if one.startswith(f"{path[0]}.")] if len(path) > 1 else list(Settings.model_fields)
         what = "key" if len(path) > 1 else "section"

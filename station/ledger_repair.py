@@ -26,10 +26,10 @@ log = structlog.get_logger(__name__)
 
 QUARANTINE = "quarantine"
 STEP_ROWS = 500
-KEYS = {"outbox": "row", "meta": "NULL", "known": "NULL"}
-TRIES = (
-    1_000_000  # look-ups of single rows in damaged pages: some seconds; a damaged root would otherwise go on for hours
-)
+KEYS = {"outbox": "row", "meta": "NULL", "known": "NULL"}  # how rows are numbered, where it is not by seq
+ROWS_PER_PAGE = 100  # more than there are
+# Look-ups of single rows in damaged pages: some seconds. A damaged root would otherwise take hours.
+TRIES = 200_000
 
 
 def replace_damaged(path: Path, *, now: Callable[[], float] = time.time) -> tuple[Path, int]:
@@ -40,11 +40,11 @@ def replace_damaged(path: Path, *, now: Callable[[], float] = time.time) -> tupl
     A crash half way loses nothing: until the new ledger is complete the old one stays where it is, and
     ``finish_replacement`` does the rest. Raises LedgerError or OSError.
     """
-    making = beside(path, ".making")
-    for leftover in _files(making):
-        leftover.unlink()  # of an attempt that a crash ended; it was a copy
+    making, copy = beside(path, ".making"), beside(path, ".salvage")
+    for leftover in (*_files(making), *_files(copy)):
+        leftover.unlink()  # of an attempt that a crash ended
     create(making, now=now)
-    salvaged = _salvage(path, making, now_s=now())
+    salvaged = _salvage(path, making, copy, now_s=now())
     making.rename(_ready(path))
     sync_directory(path.parent)
     folder = finish_replacement(path, now=now)
@@ -93,8 +93,7 @@ def _new_folder(parent: Path, now_s: float) -> Path:
         count += 1
 
 
-def _salvage(damaged: Path, fresh: Path, *, now_s: float) -> int:
-    copy = beside(damaged, ".salvage")
+def _salvage(damaged: Path, fresh: Path, copy: Path, *, now_s: float) -> int:
     file = LedgerFile(fresh)
     try:
         with closing(_open_somehow(damaged, fresh, copy)) as old, file.writing() as new:
@@ -218,4 +217,7 @@ def _last(db: sqlite3.Connection, table: str, number: str) -> int:
     ):
         with suppress(sqlite3.DatabaseError):
             found += [row[0] for row in db.execute(query) if isinstance(row[0], int)]
-    return max(found) if any(found) else TRIES
+    if not any(found):
+        with suppress(sqlite3.DatabaseError):
+            found.append(db.execute("PRAGMA page_count").fetchone()[0] * ROWS_PER_PAGE)
+    return max(found)

@@ -272,6 +272,10 @@ class Link(Protocol):
 
     acks: SimpleQueue[Ack]
 
+    @property
+    def connections(self) -> int:
+        """How often the broker has accepted us: it changes when there is a new connection."""
+
     def ready(self) -> bool: ...
 
     def send(self, topic: str, payload: bytes) -> int: ...

@@ -88,7 +88,7 @@ def test_a_missing_program_that_cannot_be_installed_is_named_with_the_command_fo
         PATH=f"{tmp_path}/bin:{os.environ['PATH']}",
     )
     assert done.returncode == 1
-    assert "no-such-program is missing (the tests need it). Install it: sudo apt install some-package" in done.stderr
+    assert "no-such-program is missing: the tests need it. Install it: sudo apt install some-package" in done.stderr
 
 
 def test_a_missing_program_is_installed_after_the_package_list_was_fetched(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from station.sources.names import (
     numbered,
     parsed,
     printable,
+    shortened,
     sidecars_of,
     stamp_of,
 )
@@ -41,12 +42,12 @@ class Claim:
     """
     A file that is this station's to inspect.
 
-    *relative* is its name below the inbox as it was dropped, *path* is where it lies now, and *stamp* the version that
-    lay there when it was claimed (or found, after a restart).
+    *relative* is its name below the inbox (``folder/NAME``, a very long one shortened), *path* is where it lies now,
+    and *stamp* the version that lay there when it was claimed (or found, after a restart).
     """
 
     event_id: str
-    relative: Path
+    relative: str
     claimed_at: datetime
     path: Path
     stamp: Stamp
@@ -87,7 +88,7 @@ class Claims:
             make_folder(self._processing)
             clean = (self._processing / _CLEAN).exists()
             (self._processing / _CLEAN).unlink(missing_ok=True)
-            claims = sorted(self._unfinished(), key=lambda claim: claim.claimed_at)
+            claims = sorted(self._unfinished(), key=lambda claim: (claim.claimed_at, claim.stamp.mtime_ns))
             counters = {path.name: path for path in self._processing.glob(".*.attempts")}
             found = [Leftover(claim, _counted(counters, claim, otherwise=0 if clean else 1)) for claim in claims]
             for orphan in counters.keys() - {_counter(claim) for claim in claims}:
@@ -96,15 +97,16 @@ class Claims:
             raise self._trouble(error, self._processing) from error
         return found
 
-    def take(self, relative: Path, _stamp: Stamp) -> Claim | None:
+    def take(self, relative: str, _stamp: Stamp) -> Claim | None:
         """
         Claims a file of the inbox under a new event id; None if it is gone, to another station perhaps.
 
         Raises SourceError where the inbox does not allow to move files.
         """
         source = self._inbox / relative
-        event_id = new_id()
-        target = self._processing / relative.parent / claimed(event_id, relative.name)
+        event_id, name = new_id(), shortened(source.name)
+        relative = str(Path(relative).with_name(name))
+        target = self._processing / Path(relative).with_name(claimed(event_id, name))
         try:
             try:
                 source.rename(target)
@@ -145,15 +147,25 @@ class Claims:
             else:
                 self._set_aside(claim, problem)
             (self._processing / _counter(claim)).unlink(missing_ok=True)
-            for name in sidecars_of(claim.relative.name):
-                self._follow(claim, claim.relative.with_name(name), failed=problem is not None)
+            for name in sidecars_of(_name(claim)):
+                self._follow(claim, Path(claim.relative).with_name(name), failed=problem is not None)
         except FileNotFoundError:
-            log.warning("claimed file vanished", event_id=claim.event_id, file=printable(str(claim.relative)))
+            log.warning("claimed file vanished", event_id=claim.event_id, file=printable(claim.relative))
         except OSError as error:
             raise self._trouble(error, claim.path) from error
         return None
 
-    def tidy(self, relative: Path) -> None:
+    def knows(self, _relative: str, _stamp: Stamp) -> bool:
+        """What was claimed does not lie in the inbox any more."""
+        return False
+
+    def on_record(self, _relative: str, _stamp: Stamp) -> bool:
+        return False
+
+    def forget_all_but(self, _present: set[str]) -> None:
+        """Nothing is remembered."""
+
+    def tidy(self, relative: str) -> None:
         """A sidecar whose picture has long gone follows it."""
         try:
             self._shelve(self._inbox / relative, self._day(self._now()) / relative)
@@ -178,7 +190,7 @@ class Claims:
             status = path.lstat()
             if own is not None:
                 event_id, name = own
-                relative = path.relative_to(self._processing).with_name(name)
+                relative = str(path.relative_to(self._processing).with_name(name))
                 # A rename sets the change time: the moment of the claim, as near as a restart can know it.
                 claimed_at = datetime.fromtimestamp(status.st_ctime, timezone.utc)
                 yield Claim(event_id, relative, claimed_at, path, stamp_of(status))
@@ -187,7 +199,7 @@ class Claims:
 
     def _again(self, claim: Claim) -> Claim | None:
         event_id = new_id()
-        target = claim.path.with_name(claimed(event_id, claim.relative.name))
+        target = claim.path.with_name(claimed(event_id, _name(claim)))
         claim.path.rename(target)
         sync_folder(target.parent)
         (self._processing / _counter(claim)).unlink(missing_ok=True)
@@ -204,7 +216,7 @@ class Claims:
     def _set_aside(self, claim: Claim, problem: str) -> None:
         """The reason comes first: what lies in ``failed/`` never lies there without one."""
         wanted = self._inbox / FAILED / claim.relative
-        text = f"{problem}\n\nfile: {printable(str(claim.relative))}\nevent: {claim.event_id}\n"
+        text = f"{problem}\n\nfile: {printable(claim.relative)}\nevent: {claim.event_id}\n"
         make_folder(wanted.parent)
         draft = wanted.with_name(f".{claim.event_id}.reason.tmp")
         for number in itertools.count(1):
@@ -225,17 +237,9 @@ class Claims:
 
     def _shelve(self, source: Path, wanted: Path) -> None:
         # A camera that calls every picture the same would have us try all numbers of the day for each.
-        number = self._numbers.get(wanted, 1)
-        while True:
-            try:
-                rename_exclusive(source, wanted.with_name(numbered(wanted.name, number)))
-            except FileExistsError:
-                number += 1
-            except FileNotFoundError:
-                if wanted.parent.is_dir():
-                    raise
-                wanted.parent.mkdir(parents=True, exist_ok=True)
-            else:
+        first = self._numbers.get(wanted, 1)
+        for number in itertools.count(first):
+            if _moved(source, wanted.with_name(numbered(wanted.name, number))):
                 break
         if number > 1:
             if len(self._numbers) > _NUMBERS:
@@ -253,6 +257,24 @@ class Claims:
                 'or set after = "leave" in [source] to only read there'
             )
         return SourceError(text)
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """False: the name is taken."""
+    try:
+        rename_exclusive(source, target)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        if target.parent.is_dir():
+            raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return _moved(source, target)
+    return True
+
+
+def _name(claim: Claim) -> str:
+    return claim.relative.rpartition("/")[2]
 
 
 def _counter(claim: Claim) -> str:

@@ -1,4 +1,4 @@
-"""Which files of an inbox that is only read have been inspected: asked of the ledger, remembered, never written there."""
+"""Which files of an inbox that is only read have been inspected: the ledger knows, and nothing is written there."""
 
 from __future__ import annotations
 
@@ -28,26 +28,30 @@ class Marks:
         self._inbox = inbox
         self._recorded = recorded
         self._now = now
-        self._seen: dict[Path, Stamp] = {}
+        self._seen: dict[str, Stamp] = {}
 
     def open(self) -> list[Leftover]:
         return []
 
-    def has(self, relative: Path, stamp: Stamp) -> bool:
-        """Whether this version of the file is on record, or with the line at the moment."""
-        if self._seen.get(relative) == stamp:
+    def knows(self, relative: str, stamp: Stamp) -> bool:
+        """Whether this version of the file has been taken, or was found on record, in this run."""
+        return self._seen.get(relative) == stamp
+
+    def on_record(self, relative: str, stamp: Stamp) -> bool:
+        """Whether the ledger has this version of the file. It is asked once, and the answer is remembered."""
+        if self.knows(relative, stamp):
             return True
         if self._recorded(self._event_id(relative, stamp)) is None:
             return False
         self._seen[relative] = stamp
         return True
 
-    def forget_all_but(self, present: set[Path]) -> None:
+    def forget_all_but(self, present: set[str]) -> None:
         """Files that have vanished need not be remembered."""
         for gone in self._seen.keys() - present:
             del self._seen[gone]
 
-    def take(self, relative: Path, stamp: Stamp) -> Claim:
+    def take(self, relative: str, stamp: Stamp) -> Claim:
         self._seen[relative] = stamp
         path = self._inbox / relative
         return Claim(self._event_id(relative, stamp), relative, self._now(), path, stamp)
@@ -58,12 +62,12 @@ class Marks:
     def finish(self, _claim: Claim, _stamp: Stamp | None, _problem: str | None) -> None:
         """The file stays."""
 
-    def tidy(self, _relative: Path) -> None:
+    def tidy(self, _relative: str) -> None:
         """The sidecar stays."""
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _event_id(self, relative: Path, stamp: Stamp) -> str:
+    def _event_id(self, relative: str, stamp: Stamp) -> str:
         path = os.fsencode(self._inbox / relative).hex()  # in hex: a name need not be text
         return str(uuid.uuid5(_NAMESPACE, f"{path}|{stamp.size_bytes}|{stamp.mtime_ns}|{stamp.inode}"))

@@ -69,8 +69,8 @@ def pictures_of(sidecar: str) -> tuple[str, ...]:
 
 
 def claimed(event_id: str, name: str) -> str:
-    """The name of a claimed file: ``<event_id>~NAME``."""
-    return f"{event_id}~{shortened(name)}"
+    """The name of a claimed file: ``<event_id>~NAME``, for a shortened NAME."""
+    return f"{event_id}~{name}"
 
 
 def parsed(claimed_name: str) -> tuple[str, str] | None:
@@ -94,7 +94,7 @@ def shortened(name: str) -> str:
     raw = os.fsencode(stem)
     keep = len(raw) - over - 2
     # Cutting bytes may leave half a character: surrogateescape carries that like any other odd byte.
-    return os.fsdecode(raw[: keep - keep // 2] + b".." + raw[len(raw) - keep // 2 :]) + ending
+    return os.fsdecode(raw[: keep - keep // 2] + b"__" + raw[len(raw) - keep // 2 :]) + ending
 
 
 def numbered(name: str, number: int) -> str:
@@ -108,6 +108,12 @@ def numbered(name: str, number: int) -> str:
 def printable(name: str) -> str:
     """The name as it can be shown and sent: what is not UTF-8 in it is replaced."""
     return os.fsencode(name).decode(errors="replace")
+
+
+def stem_of(relative: str) -> str:
+    """The name, with its folders, without its suffix."""
+    folder, slash, name = relative.rpartition("/")
+    return folder + slash + _split(name)[0]
 
 
 def _split(name: str) -> tuple[str, str]:

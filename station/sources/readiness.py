@@ -22,9 +22,10 @@ class Candidate:
 
     *claim* is set once it is the station's. *said*: its writer closed it, renamed it into place, or left a sidecar.
     *since_s*: from when on (monotonic) the file has been as *stamp* says. *flawed*: this version was read, in vain.
+    *due_s* and *ticket* are its place in the queue.
     """
 
-    relative: Path
+    relative: str
     path: Path
     claim: Claim | None = None
     crashes: int = 0
@@ -33,6 +34,12 @@ class Candidate:
     since_s: float = 0.0
     flawed: bool = False
     due_s: float = 0.0
+    ticket: int = 0
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others; a claimed file may have a namesake in the inbox by now."""
+        return self.relative if self.claim is None else f"/{self.claim.event_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +72,12 @@ class Gone:
     """There is nothing (more) that could become a board."""
 
 
-def settle(candidate: Candidate, now_s: float) -> Stamp | NotYet | Gone:
+def settle(candidate: Candidate, now_s: float) -> Stamp | Ready | NotYet | Gone:
     """
     Whether the writer seems to have finished: he said so, or the file has not changed between two looks.
 
-    Time is only ever compared with the station's own monotonic clock: the file's may be that of a server.
+    Ready at once is only what could never hold a picture. Time is only ever compared with the station's own monotonic
+    clock: the file's may be that of a server.
     """
     try:
         status = candidate.path.lstat()
@@ -78,18 +86,21 @@ def settle(candidate: Candidate, now_s: float) -> Stamp | NotYet | Gone:
     if S_ISDIR(status.st_mode):
         return Gone()
     stamp = stamp_of(status)
+    why = unfit(status)
+    if why is not None:
+        return Ready(stamp, problem=why)
     if stamp != candidate.stamp:
         candidate.stamp, candidate.since_s, candidate.flawed = stamp, now_s, False
-    if not candidate.said and S_ISREG(status.st_mode) and now_s - candidate.since_s < STABLE_S:
+    if not candidate.said and now_s - candidate.since_s < STABLE_S:
         return NotYet(candidate.since_s + STABLE_S)
     return stamp
 
 
-def examine(candidate: Candidate, stamp: Stamp, limits: Limits, now_s: float) -> Ready | NotYet | Gone:
+def examine(candidate: Candidate, stamp: Stamp, *, limits: Limits, now_s: float) -> Ready | NotYet | Gone:
     """
     Reads a settled file and judges its structure: whole, not yet whole, or given up after *unchanged_s*.
 
-    Nothing is read of a file that is too large, nothing is followed, and nothing here blocks on a pipe.
+    Nothing is read of a file that is too large, nothing is followed, and nothing here waits for a pipe.
     """
     said, candidate.said = candidate.said, False
     waited = now_s - candidate.since_s >= limits.unchanged_s
@@ -103,34 +114,26 @@ def examine(candidate: Candidate, stamp: Stamp, limits: Limits, now_s: float) ->
         data, stamp_read = _read(candidate.path, stamp)
     except FileNotFoundError:
         return Gone()
-    except OSError as error:
-        candidate.flawed = True
-        return _given_up(Ready(stamp, problem=f"cannot be read ({error.strerror})"), limits) if waited else later
-    if stamp_read != stamp or len(data) != stamp.size_bytes:
-        candidate.stamp, candidate.since_s, candidate.flawed = stamp_read, now_s, False
-        return NotYet(now_s + STABLE_S)
-    found = look(data)
+    except OSError as error:  # permissions may come later than the bytes
+        data, found = b"", Look(None, flaw=f"cannot be read ({error.strerror})")
+    else:
+        if stamp_read != stamp or len(data) != stamp.size_bytes:
+            candidate.stamp, candidate.since_s, candidate.flawed = stamp_read, now_s, False
+            return NotYet(now_s + STABLE_S)
+        found = look(data)
     if found.flaw is None:
         return Ready(stamp, data, _too_many_pixels(found, limits))
     candidate.flawed = True
-    if found.hopeless and said:
-        return Ready(stamp, data, found.flaw)
-    return _given_up(Ready(stamp, data, found.flaw), limits) if waited else later
-
-
-def unreadable(candidate: Candidate) -> str | None:
-    """Why the candidate is no regular file, if it is none."""
-    try:
-        return unfit(candidate.path.lstat())
-    except FileNotFoundError:
-        return None
+    at_once = said and found.hopeless
+    why = found.flaw if at_once else f"{found.flaw} after {limits.unchanged_s:g} s unchanged"
+    return Ready(stamp, data, why) if at_once or waited else later
 
 
 def _read(path: Path, stamp: Stamp) -> tuple[bytes, Stamp]:
     """The bytes, one more than there should be at most, and the version that they are of if it is *stamp*."""
     # What became a link or a pipe since it was looked at is not opened, or does not make us wait.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         data = file.read(stamp.size_bytes + 1) if S_ISREG(os.fstat(descriptor).st_mode) else b""
         return data, stamp_of(os.fstat(descriptor))
 
@@ -143,7 +146,3 @@ def _too_many_pixels(found: Look, limits: Limits) -> str | None:
         f"too many pixels: {found.width_px} x {found.height_px} = {pixels / 1e6:.1f} million, "
         f"and {limits.max_pixels / 1e6:.1f} million are allowed"
     )
-
-
-def _given_up(ready: Ready, limits: Limits) -> Ready:
-    return Ready(ready.stamp, ready.data, f"{ready.problem} after {limits.unchanged_s:g} s unchanged")

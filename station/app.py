@@ -1,0 +1,401 @@
+"""THE wiring: builds every part from Settings, starts them in order, waits, and stops them in order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from station import __version__
+from station.clock import clock_synced
+from station.config import MB, Settings
+from station.detectors.onnx import OnnxDetector
+from station.detectors.store import find_model
+from station.disk import Disks, Room
+from station.errors import ConfigError
+from station.events import state_of, to_bytes, utc_text
+from station.evidence import FolderEvidence
+from station.health import Fault, Health
+from station.heartbeat import Vitals, fault_of, heartbeat_of
+from station.ledger import SqliteLedger, open_ledger
+from station.line import Bench, Listeners, log_inspection, run_line
+from station.metrics import Gauges, Metrics
+from station.mqtt import MqttLink
+from station.mqtt_options import LinkOptions, Tls
+from station.outbox import SqliteOutbox
+from station.publish import run_publish
+from station.sdnotify import Notifier
+from station.sources.folder import FolderSource
+from station.supervise import Worker
+from station.types import Box, Inspection, Message, Recipe, Region, Stop, Verdict
+
+log = structlog.get_logger(__name__)
+
+TICK_S = 1.0
+LINE_STOP_S = 2.0
+DRAIN_S = 5.0
+WEB_STOP_S = 2.0
+HOUSEKEEPING_S = 60.0
+
+# How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
+# machine takes seconds at the most; the link's longest wait is the resolver's.
+LIMITS_S = {"line": 30.0, "publish": 30.0, "mqtt": 180.0}
+
+CREDENTIAL = "mqtt-password"  # the name in the unit's LoadCredential
+
+
+class Station:
+    """
+    One station, from Settings. ``run`` blocks until a signal asks it to stop.
+
+    Raises ConfigError, ModelError or LedgerError before READY; afterwards nothing but a signal ends it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._started_s = time.monotonic()
+        self._notifier = Notifier(os.environ)
+        self._asked = threading.Event()
+        self._owes = threading.Event()
+        self._counts = dict.fromkeys((verdict.value for verdict in Verdict), 0)
+        self._last_seq = 0
+        self._backlog = 0
+
+        # Config -> ledger -> model -> link -> workers -> web: what the next part needs is there, and safe.
+        data_dir = make_folder(settings.station.data_dir, "[station] data_dir")
+        opened = open_ledger(data_dir / "ledger.db")
+        self._ledger: SqliteLedger = opened.ledger
+        self._outbox = SqliteOutbox(data_dir / "ledger.db")
+        self._reading = SqliteOutbox(data_dir / "ledger.db")
+        self._health = Health(on_fault=self._on_fault)
+        self._disks = Disks(
+            [data_dir, settings.source.path],
+            evidence_floor_bytes=int(settings.evidence.stop_below_mb * MB),
+            stop_floor_bytes=int(settings.ledger.stop_below_mb * MB),
+        )
+        self._evidence = FolderEvidence(
+            data_dir / "evidence",
+            keep=settings.evidence.keep,
+            allowed=lambda: self._disks.room() is Room.PLENTY,
+            max_bytes=int(settings.evidence.max_mb * MB),
+            keep_days=settings.evidence.keep_days,
+        )
+        self._detector = build_detector(settings)
+        self._recipe = build_recipe(settings)
+        self._metrics = Metrics(version=__version__, model=self._detector.model.name, read=self._gauges)
+        self._link = build_link(settings, self._health, self._owes.set)
+        self._source = self._build_source()
+        if opened.quarantined:
+            self._health.begin(
+                "ledger_quarantined",
+                f"the ledger was damaged ({opened.damage}) and lies in {opened.quarantined}; "
+                f"{opened.salvaged} events that were owed could be saved",
+            )
+        self._workers = self._build_workers()
+
+    def run(self) -> None:
+        """Starts everything, says READY, ticks until asked to stop, and stops everything in order."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        web = None
+        if self._settings.http.enabled:
+            from station.web.api import create_api  # noqa: PLC0415  # a fifth of a second that not everyone needs
+            from station.web.server import WebServer  # noqa: PLC0415
+
+            api = create_api(health=self._health, vitals=self._vitals, metrics=self._metrics.text)
+            web = WebServer(api, host=self._settings.http.host, port=self._settings.http.port)
+            web.start()
+        for name, worker in self._workers.items():
+            self._health.watch(name, limit_s=LIMITS_S[name])
+            worker.start()
+        self._notifier.ready()
+        log.info(
+            "station ready",
+            station=self._settings.station.name,
+            version=__version__,
+            model=self._detector.model.name,
+            inbox=str(self._settings.source.path),
+            start_s=round(time.monotonic() - self._started_s, 2),
+        )
+        self._tick_until_asked()
+
+        log.info("station stopping")
+        self._notifier.stopping()
+        if web is not None:
+            web.stop(within_s=WEB_STOP_S)
+        for name, within_s in (("line", LINE_STOP_S), ("publish", DRAIN_S + 1.0), ("mqtt", 5.0)):
+            worker = self._workers.get(name)
+            if worker is not None and not worker.stop(within_s=within_s):
+                log.warning("loop did not stop in time", loop=name, within_s=within_s)
+        self._outbox.close()
+        self._reading.close()
+        self._ledger.close()
+        log.info("station stopped")
+
+    def _build_source(self) -> FolderSource:
+        wanted = self._settings.source
+        make_folder(wanted.path, "[source] path")
+        return FolderSource(
+            wanted.path,
+            after=wanted.after,
+            recorded=self._ledger.recorded,
+            serial_pattern=re.compile(wanted.serial_pattern) if wanted.serial_pattern else None,
+            subfolders=wanted.subfolders,
+            polling=True if wanted.polling == "always" else None,
+            scan_every_s=wanted.scan_s,
+            unchanged_s=wanted.unchanged_s,
+            max_bytes=int(wanted.max_file_mb * MB),
+            max_pixels=int(wanted.max_pixels_mp * MB),
+            on_backlog=self._on_backlog,
+        )
+
+    def _build_workers(self) -> dict[str, Worker]:
+        workers: dict[str, Worker] = {}
+
+        def add(name: str, run: object) -> Worker:
+            worker = Worker(name, run, health=self._health, on_restart=self._metrics.restarted)  # type: ignore[arg-type]
+            workers[name] = worker
+            return worker
+
+        def line(stop: Stop) -> None:
+            run_line(
+                stop,
+                source=self._source,
+                bench=Bench(
+                    detector=self._detector,
+                    recipe=self._recipe,
+                    recipe_sha256=recipe_sha256(self._recipe),
+                    station=self._settings.station.name,
+                    clock_synced=clock_synced,
+                ),
+                gate=None,
+                ledger=self._ledger,
+                evidence=self._evidence,
+                may_take=lambda: self._disks.room() is not Room.FULL,
+                beat=self._health.beat,
+                listeners=Listeners(
+                    inspected=self._on_inspected, worked=workers["line"].worked, committed=self._owes.set
+                ),
+            )
+
+        add("line", line)
+        if self._link is not None:
+            link = self._link
+
+            def publish(stop: Stop) -> None:
+                run_publish(
+                    stop,
+                    outbox=self._outbox,
+                    link=link,
+                    topic=self._settings.station.topic,
+                    beat=self._health.beat,
+                    wake=self._owes,
+                    health=self._health,
+                    on_outcome=self._metrics.published,
+                    worked=workers["publish"].worked,
+                    drain_s=DRAIN_S,
+                )
+
+            add("publish", publish)
+            add("mqtt", link.run)
+        return workers
+
+    def _tick_until_asked(self) -> None:
+        beat_every_s = self._settings.mqtt.heartbeat_s
+        feed_every_s = self._notifier.watchdog_interval_s()
+        next_beat_s = next_feed_s = next_housekeeping_s = time.monotonic()
+        while not self._asked.wait(TICK_S):
+            now_s = time.monotonic()
+            self._look_at_the_disk()
+            if feed_every_s is not None and now_s >= next_feed_s and not self._health.stalled():
+                self._notifier.feed()
+                next_feed_s = now_s + feed_every_s - TICK_S
+            if self._link is not None and now_s >= next_beat_s:
+                self._link.tell(f"{self._settings.station.topic}/heartbeat", heartbeat_of(self._vitals()))
+                next_beat_s = now_s + beat_every_s
+            if now_s >= next_housekeeping_s:
+                self._keep_house()
+                next_housekeeping_s = now_s + HOUSEKEEPING_S
+
+    def _look_at_the_disk(self) -> None:
+        room, free_mb = self._disks.room(), self._disks.free_bytes() / MB
+        floors = self._settings
+        if room is Room.FULL:
+            why = (
+                f"{free_mb:.0f} MB free, {floors.ledger.stop_below_mb:g} MB needed ([ledger] stop_below_mb): "
+                "no board is taken until there is room"
+            )
+            self._health.cannot("disk", why)
+            self._health.begin("disk_full", why)
+        else:
+            self._health.cannot("disk", None)
+            self._health.end("disk_full")
+        if room is Room.PLENTY:
+            self._health.end("disk_low")
+        else:
+            self._health.begin(
+                "disk_low",
+                f"{free_mb:.0f} MB free: no pictures are kept below {floors.evidence.stop_below_mb:g} MB "
+                "([evidence] stop_below_mb)",
+            )
+
+    def _keep_house(self) -> None:
+        self._evidence.sweep()
+        self._reading.prune(
+            keep_days=self._settings.ledger.keep_days, keep_ids=self._settings.source.after == "leave"
+        )
+
+    def _on_inspected(self, inspection: Inspection) -> None:
+        self._counts[inspection.decision.verdict.value] += 1
+        self._metrics.inspected(inspection)
+        log_inspection(inspection)
+
+    def _on_backlog(self, files: int) -> None:
+        self._backlog = files
+        self._metrics.backlog(files)
+
+    def _on_fault(self, fault: Fault, began: bool) -> None:
+        say = log.warning if began else log.info
+        say("fault began" if began else "fault ended", code=fault.code, detail=fault.detail)
+        at = utc_text(datetime.now(timezone.utc))
+        document = fault_of(fault, began=began, station=self._settings.station.name, at=at)
+        self._ledger.notice(Message("fault", document))
+        self._owes.set()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._asked.is_set():
+            os._exit(0)  # the ledger is durable, so the second Ctrl-C may be rude
+        self._asked.set()
+
+    def _gauges(self) -> Gauges:
+        depth = self._reading.depth()
+        connected = self._link is not None and self._link.connected
+        return Gauges(depth.owed, depth.oldest_age_s, connected)
+
+    def _vitals(self) -> Vitals:
+        depth = self._reading.depth()
+        link, model = self._link, self._detector.model
+        return Vitals(
+            station=self._settings.station.name,
+            version=__version__,
+            model=model.name,
+            model_sha256=model.sha256,
+            at=utc_text(datetime.now(timezone.utc)),
+            uptime_s=time.monotonic() - self._started_s,
+            inspections=dict(self._counts),
+            last_seq=self._reading.last_seq(),
+            owed=depth.owed,
+            owed_oldest_s=depth.oldest_age_s,
+            refused=depth.refused,
+            connected=link is not None and link.connected,
+            protocol=None if link is None else link.protocol_in_use,
+            beats_s=self._health.ages_s(),
+            stalled=tuple(self._health.stalled()),
+            not_ready=self._health.not_ready(),
+            faults=tuple(self._health.faults()),
+            free_mb=self._disks.free_bytes() / MB,
+            backlog=self._backlog,
+        )
+
+
+def build_detector(settings: Settings) -> OnnxDetector:
+    """The configured detector, loaded, checked and warm. Raises ModelError."""
+    wanted = settings.detector
+    model = find_model(wanted.model)
+    detector = OnnxDetector(
+        model.path,
+        name=model.name,
+        sha256=model.sha256,
+        confidence=min(wanted.confidence, lowest_threshold(settings)),
+        iou=wanted.iou,
+        threads=wanted.threads,
+    )
+    detector.warm_up()
+    return detector
+
+
+def lowest_threshold(settings: Settings) -> float:
+    """What the recipe counts must be found: a detection below ``[detector] confidence`` would pass unseen."""
+    return min([settings.recipe.threshold, *settings.recipe.thresholds.values()])
+
+
+def build_recipe(settings: Settings) -> Recipe:
+    wanted = settings.recipe
+    return Recipe(
+        name=wanted.name,
+        default_threshold=wanted.threshold,
+        thresholds=dict(wanted.thresholds),
+        min_area_px=wanted.min_area_px,
+        ignore=tuple(Region(one.name, Box(one.x, one.y, one.width, one.height)) for one in wanted.ignore),
+    )
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """The recipe's identity: of its limits, in one order, so that two stations with equal limits agree."""
+    regions = [[one.name, one.box.x, one.box.y, one.box.width, one.box.height] for one in recipe.ignore]
+    limits = {
+        "default_threshold": recipe.default_threshold,
+        "thresholds": dict(sorted(recipe.thresholds.items())),
+        "min_area_px": recipe.min_area_px,
+        "ignore": regions,
+    }
+    return hashlib.sha256(to_bytes(limits)).hexdigest()
+
+
+def build_link(settings: Settings, health: Health, on_change: Callable[[], None]) -> MqttLink | None:
+    """The link to the broker, not connected yet; None with ``[mqtt] enabled = false``: events then wait in the ledger."""
+    if not settings.mqtt.enabled:
+        return None
+    name = settings.station.name
+    return MqttLink(
+        link_options(settings),
+        state=lambda state, why: state_of(state, station=name, version=__version__, why=why),
+        health=health,
+        on_change=on_change,
+    )
+
+
+def link_options(settings: Settings) -> LinkOptions:
+    """Where the broker is and who we are, for the link and for those who only listen."""
+    wanted = settings.mqtt
+    return LinkOptions(
+        host=wanted.host,
+        port=wanted.port,
+        protocol=wanted.protocol,
+        client_id=wanted.client_id or f"station-{settings.station.name}",
+        topic=settings.station.topic,
+        username=wanted.username or None,
+        password=lambda: read_password(wanted.password_file),
+        tls=Tls(wanted.ca_file, wanted.cert_file, wanted.key_file) if wanted.tls else None,
+        window=wanted.window,
+        keepalive_s=wanted.keepalive_s,
+        ack_timeout_s=wanted.ack_timeout_s,
+    )
+
+
+def read_password(file: Path | None) -> str | None:
+    """The broker's password, read anew at each connection: from *file*, else from the systemd credential, else none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if file is None and folder:
+        file = Path(folder) / CREDENTIAL
+        if not file.exists():
+            return None
+    return file.read_text(encoding="utf-8").rstrip("\r\n") or None if file is not None else None
+
+
+def make_folder(path: Path, key: str) -> Path:
+    """*path*, there and writable. Raises ConfigError naming *key*."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write") from None
+    return path

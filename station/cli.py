@@ -1,0 +1,235 @@
+"""Commands and exit codes; nothing else. What a command imports, it imports when it is called: ``--help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+
+import typer
+
+from station import __version__
+from station.errors import ConfigError, ModelError, StationError
+
+if TYPE_CHECKING:
+    from station.config import Settings
+
+EXIT_ERROR, EXIT_CONFIG, EXIT_MODEL, EXIT_REJECTS = 1, 2, 3, 4
+
+app = typer.Typer(
+    help="An inspection station for PCB lines: pictures in, verdicts out, and no event is ever lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+ledger = typer.Typer(help="What was inspected, and what is owed to the broker.", no_args_is_help=True)
+app.add_typer(ledger, name="ledger")
+
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045  # typer reads the annotation at run time, on Python 3.10 too
+    typer.Option(
+        "-c", "--config", help="Default: $STATION_CONFIG, /etc/station/station.toml, then configs/station.toml."
+    ),
+]
+SetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045  # ditto
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one key of the configuration; may be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines: one JSON document a line, nothing else.")]
+
+
+def main() -> None:
+    """Runs the command line. Every error that the station knows ends in one clear message and its exit code."""
+    try:
+        code = app()  # typer itself ends the process after a usage error, --help, or an Exit
+    except StationError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: StationError) -> NoReturn:
+    print(f"station: {error}", file=sys.stderr)
+    match error:
+        case ConfigError():
+            sys.exit(EXIT_CONFIG)
+        case ModelError():
+            sys.exit(EXIT_MODEL)
+        case _:
+            sys.exit(EXIT_ERROR)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context, show: Annotated[bool, typer.Option("--version", help="Prints the version.")] = False
+) -> None:
+    if show:
+        print(f"station {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """
+    The daemon: inspects until SIGTERM or Ctrl-C.
+
+    Example: station run -c /etc/station/aoi-1.toml
+    Exit: 0 asked to stop, 2 configuration, 3 model, 1 anything else.
+    """
+    from station.app import Station  # noqa: PLC0415
+
+    settings = _settings(config, overrides)
+    Station(settings).run()
+
+
+@app.command()
+def check(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """
+    Prints the resolved configuration, and what works: model, source, ledger, broker, serial.
+
+    Example: station check -c configs/station.toml
+    Exit: 0 it can inspect (a broker that is away is only a warning: events wait), 2 something must be mended.
+    """
+    from station.commands.check import check as look  # noqa: PLC0415
+
+    raise typer.Exit(0 if look(_settings(config, overrides)) else EXIT_CONFIG)
+
+
+@app.command()
+def inspect(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of pictures.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    save: Annotated[
+        Optional[Path],  # noqa: UP045  # typer reads the annotation at run time, on Python 3.10 too
+        typer.Option("--save", metavar="DIR", help="Writes annotated pictures into DIR."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    One-off: pictures or folders in, verdicts out; nothing is recorded, moved or sent.
+
+    Example: station inspect board.jpg --save annotated
+    Exit: 0 all pass, 4 some fail or unknown.
+    """
+    from station.commands.inspect import inspect_paths  # noqa: PLC0415
+
+    all_pass = inspect_paths(_settings(config, overrides, optional=True), paths, save=save, as_json=as_json)
+    raise typer.Exit(0 if all_pass else EXIT_REJECTS)
+
+
+@app.command()
+def watch(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """
+    A subscriber: prints events, state and heartbeat as they arrive, until Ctrl-C.
+
+    Example: station watch -c configs/station.toml
+    """
+    from station.commands.watch import watch as follow  # noqa: PLC0415
+
+    follow(_settings(config, overrides), as_json=as_json)
+
+
+@ledger.command("status")
+def ledger_status(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """
+    Counts, and what is owed to the broker since when.
+
+    Example: station ledger status
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from station.commands.ledger import print_status  # noqa: PLC0415
+
+    print_status(_ledger(config, overrides), as_json=as_json, console=Console())
+
+
+@ledger.command("list")
+def ledger_list(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many boards.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    The last boards, newest last.
+
+    Example: station ledger list -n 50
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from station.commands.ledger import print_boards  # noqa: PLC0415
+
+    print_boards(_ledger(config, overrides), limit=limit, as_json=as_json, console=Console())
+
+
+@ledger.command("replay")
+def ledger_replay(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    since: Annotated[Optional[datetime], typer.Option(help="UTC.")] = None,  # noqa: UP045  # see above
+    until: Annotated[Optional[datetime], typer.Option(help="UTC.")] = None,  # noqa: UP045  # see above
+    seq: Annotated[Optional[str], typer.Option(metavar="A-B", help="Sequence numbers.")] = None,  # noqa: UP045  # ditto
+    refused: Annotated[bool, typer.Option("--refused", help="Only what the broker refused.")] = False,
+) -> None:
+    """
+    Owes events to the broker once more, with the same event ids; a station that runs sends them.
+
+    Example: station ledger replay --since 2026-11-23T06:00:00
+    """
+    from station.commands.ledger import Selection, replay  # noqa: PLC0415
+
+    which = Selection(since=_utc(since), until=_utc(until), seqs=_seqs(seq), refused=refused)
+    print(f"{replay(_ledger(config, overrides), which)} events are owed again")
+
+
+@ledger.command("export")
+def ledger_export(
+    target: Annotated[Path, typer.Argument(metavar="FILE.csv")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replaces FILE.csv if it is there.")] = False,
+) -> None:
+    """
+    One row a board, as CSV.
+
+    Example: station ledger export boards.csv
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from station.commands.ledger import export  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    print(f"{export(_ledger(config, overrides), target, force=force, console=console)} boards written to {target}")
+
+
+def _settings(config: Path | None, overrides: list[str] | None, *, optional: bool = False) -> Settings:
+    from station import log  # noqa: PLC0415
+    from station.config import load, load_or_defaults  # noqa: PLC0415
+
+    settings = (load_or_defaults if optional else load)(config, overrides=overrides or ())
+    log.setup(level=settings.log.level, format=settings.log.format)
+    return settings
+
+
+def _ledger(config: Path | None, overrides: list[str] | None) -> Path:
+    return _settings(config, overrides).station.data_dir / "ledger.db"
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=timezone.utc)
+
+
+def _seqs(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.partition("-")
+    try:
+        return int(first), int(last or first)
+    except ValueError:
+        raise ConfigError(f"--seq {text}: write two numbers, as in --seq 100-250") from None

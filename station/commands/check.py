@@ -1,0 +1,133 @@
+"""``station check``: the resolved configuration, and whether each part works."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from station.app import build_detector, link_options
+from station.config import MB, Settings
+from station.disk import free_bytes
+from station.errors import LedgerError, LinkError, ModelError
+from station.ledger_file import examine
+from station.mqtt import probe
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part: does it work, must it be mended before the station can inspect, and what was seen."""
+
+    part: str
+    works: bool
+    seen: str
+    needed: bool = True
+
+
+def check(settings: Settings) -> bool:
+    """Prints everything; True when the station can inspect with these settings."""
+    console = Console(soft_wrap=True, highlight=False)
+    for section, values in settings:
+        console.print(f"[{section}]", style="bold", markup=False)
+        for key, value in values:
+            console.print(f"  {key} = {_shown(value)}", markup=False)
+    console.print()
+    able = True
+    for look in (_model, _source, _data_dir, _ledger, _broker, _serial):
+        for finding in look(settings):
+            mark, style = ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
+            console.print(Text.assemble((mark, style), f"  {finding.part}: {finding.seen}"))
+            able = able and (finding.works or not finding.needed)
+    return able
+
+
+def _model(settings: Settings) -> Iterator[Finding]:
+    began_s = time.perf_counter()
+    try:
+        detector = build_detector(settings)
+    except ModelError as error:
+        yield Finding("model", works=False, seen=str(error))
+        return
+    loaded_s = time.perf_counter() - began_s
+    yield Finding("model", works=True, seen=f"{detector.description}, ready in {loaded_s:.2f} s")
+    unknown = sorted(set(settings.recipe.thresholds) - set(detector.labels))
+    if unknown:
+        labels = ", ".join(detector.labels)
+        yield Finding("recipe", works=False, seen=f"thresholds for {', '.join(unknown)}, but the model knows: {labels}")
+
+
+def _source(settings: Settings) -> Iterator[Finding]:
+    path, needs_write = settings.source.path, settings.source.after == "move"
+    yield _folder("source", path, needs_write=needs_write)
+
+
+def _data_dir(settings: Settings) -> Iterator[Finding]:
+    finding = _folder("data_dir", settings.station.data_dir, needs_write=True)
+    yield finding
+    if finding.works and settings.station.data_dir.exists():
+        free_mb = free_bytes(settings.station.data_dir) / MB
+        floor_mb = settings.ledger.stop_below_mb
+        yield Finding("disk", works=free_mb >= floor_mb, seen=f"{free_mb:.0f} MB free, {floor_mb:g} MB needed")
+
+
+def _ledger(settings: Settings) -> Iterator[Finding]:
+    path = settings.station.data_dir / "ledger.db"
+    if not path.exists():
+        yield Finding("ledger", works=True, seen=f"{path} will be made at the first start")
+        return
+    try:
+        damage = examine(path)
+    except LedgerError as error:
+        yield Finding("ledger", works=False, seen=str(error))
+        return
+    seen = "whole" if damage is None else f"damaged ({damage}): the next start sets it aside and saves what reads"
+    yield Finding("ledger", works=damage is None, needed=False, seen=f"{path}: {seen}")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    if not settings.mqtt.enabled:
+        yield Finding("broker", works=True, seen="[mqtt] enabled = false: events wait in the ledger")
+        return
+    where = f"{settings.mqtt.host}:{settings.mqtt.port}"
+    try:
+        seen = probe(link_options(settings))
+    except LinkError as error:
+        yield Finding("broker", works=False, needed=False, seen=f"{where}: {error}")
+        return
+    yield Finding("broker", works=True, seen=f"{where}: {seen}")
+
+
+def _serial(settings: Settings) -> Iterator[Finding]:
+    yield Finding("serial", works=True, seen=f'not used ([gate] kind = "{settings.gate.kind}")')
+
+
+def _folder(part: str, path: Path, *, needs_write: bool) -> Finding:
+    if not path.exists():
+        parent = next(one for one in path.absolute().parents if one.exists())
+        works = os.access(parent, os.W_OK)
+        seen = "will be made at the first start" if works else f"cannot be made: {parent} is not writable for this user"
+        return Finding(part, works=works, seen=f"{path} {seen}")
+    if not path.is_dir():
+        return Finding(part, works=False, seen=f"{path} is not a folder")
+    trouble = _try(lambda: list(os.scandir(path)))
+    if trouble is None and needs_write:
+        trouble = _try(lambda: tempfile.TemporaryFile(dir=path, prefix=".station-check-").close())
+    return Finding(part, works=trouble is None, seen=f"{path} {trouble or 'can be used'}")
+
+
+def _try(act: Callable[[], object]) -> str | None:
+    try:
+        act()
+    except OSError as error:
+        return f"cannot be used by this user: {error.strerror}"
+    return None
+
+
+def _shown(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)

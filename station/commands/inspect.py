@@ -1,0 +1,104 @@
+"""``station inspect``: pictures in, verdicts out; nothing is recorded, moved or sent."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.text import Text
+
+from station.app import build_detector, build_recipe, recipe_sha256
+from station.clock import clock_synced
+from station.config import MB, Settings
+from station.errors import ConfigError
+from station.events import GATE_OFF, Aftermath, event_of
+from station.evidence import draw
+from station.line import Bench, inspect
+from station.picture import decode, look
+from station.types import Frame, Inspection, Verdict
+
+STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
+
+
+def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | None, as_json: bool) -> bool:
+    """Judges every picture and prints it; True when all pass. Raises ConfigError for a path that is not there."""
+    files = list(_files(paths))
+    if not files:
+        raise ConfigError("no file to inspect: name pictures, or folders that hold some")
+    recipe = build_recipe(settings)
+    bench = Bench(
+        detector=build_detector(settings),
+        recipe=recipe,
+        recipe_sha256=recipe_sha256(recipe),
+        station=settings.station.name,
+        clock_synced=clock_synced,
+    )
+    console = Console(soft_wrap=True, highlight=False)
+    all_pass = True
+    for file in files:
+        inspection = inspect(_frame(file, settings), bench)
+        all_pass = all_pass and inspection.decision.verdict is Verdict.PASS
+        if as_json:
+            aftermath = Aftermath(GATE_OFF, None)
+            print(event_of(inspection, None, aftermath, station=settings.station.name).payload.decode())
+        else:
+            verdict = inspection.decision.verdict
+            said = Text.assemble((f"{verdict.name:<8}", STYLES[verdict]), f"{file}  {inspection.decision.reason}")
+            console.print(said)
+        if save is not None:
+            _save(inspection, file, save)
+    return all_pass
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
+        elif path.exists():
+            yield path
+        else:
+            raise ConfigError(f"{path} does not exist")
+
+
+def _frame(file: Path, settings: Settings) -> Frame:
+    image, sha256, problem = None, "", None
+    try:
+        if file.stat().st_size > settings.source.max_file_mb * MB:
+            problem = f"larger than {settings.source.max_file_mb:g} MB ([source] max_file_mb)"
+        else:
+            data = file.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            found = look(data)
+            problem = found.flaw
+            if problem is None and found.width_px * found.height_px > settings.source.max_pixels_mp * MB:
+                problem = f"{found.width_px}x{found.height_px} is over [source] max_pixels_mp"
+            if problem is None:
+                image = decode(data)
+                problem = None if image is not None else "the decoder refuses it"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    return Frame(
+        id=str(uuid.uuid4()),
+        image=image,
+        captured_at=datetime.now(timezone.utc),
+        source="inspect",
+        file=file.name,
+        sha256=sha256,
+        problem=problem,
+    )
+
+
+def _save(inspection: Inspection, file: Path, folder: Path) -> None:
+    if inspection.frame.image is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    canvas = inspection.frame.image.copy()
+    draw(inspection, canvas)
+    target = folder / f"{file.stem}-{inspection.decision.verdict.value}.jpg"
+    if not cv2.imwrite(str(target), canvas):
+        raise ConfigError(f"--save {folder}: {target.name} cannot be written there")

@@ -1,0 +1,442 @@
+"""The link to the broker, and the only paho import: one supervised loop, a fresh client for every connection."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import paho.mqtt.client as paho
+import structlog
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+
+from station.errors import LinkError
+from station.health import Health
+from station.mqtt_options import (
+    STOLEN_PAUSE_S,
+    LinkOptions,
+    Protocol,
+    ProtocolChoice,
+    fate_of,
+    retry_pause_s,
+    tls_context,
+)
+from station.types import Ack, Fate, Stop
+
+log = structlog.get_logger(__name__)
+
+TURN_S = 0.5  # the longest wait for the socket; a publish, an answer or the other end's bytes end it at once
+OFFLINE_S = 2.0  # how long a clean stop waits for the acknowledgement of "offline"
+SESSION_TAKEN_OVER = 0x8E
+REFUSED_PROTOCOL = {0x84, 0x01}  # CONNACK: MQTT 5's and 3.1.1's "unacceptable protocol version"
+STOLEN_WITHIN_S = 5.0  # 3.1.1 does not say why: closed so soon after CONNACK, three times in a row, is another client
+STOLEN_TIMES = 3
+TOKENS_PER_CONNECTION = 1 << 16  # a packet id is 16 bits
+FRAME_BYTES = 16  # fixed header, topic length, packet id, empty properties: at most
+
+
+class How(Enum):
+    """How a connection ended, as far as it decides what to do next."""
+
+    STOPPED = "stopped"
+    NOT_REACHED = "not reached"
+    CLOSED_EARLY = "closed before CONNACK"
+    WRONG_PROTOCOL = "protocol not spoken"
+    REFUSED = "refused"
+    STOLEN = "client id taken over"
+    LOST = "lost"
+    RETRY_5 = "time to try MQTT 5 again"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of one connection; *lasted_s* since the broker accepted it, None if it never did."""
+
+    how: How
+    reason: str
+    lasted_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What is known of the connection that is up, or coming up. Written by paho's callbacks, which only take notes."""
+
+    client: paho.Client
+    number: int
+    protocol: Protocol
+    accepted: bool = False
+    refusal: tuple[int, str] | None = None
+    disconnect: tuple[int, str] | None = None
+    receive_maximum: int = 65535
+    maximum_packet: int | None = None
+    own: set[int] = field(default_factory=set)  # packet ids of our state messages: no token of anyone's
+
+
+class MqttLink:
+    """
+    Implements ``types.Link``. ``run`` is the loop that a Worker supervises; ``send`` is for the publish thread.
+
+    Every connection has a fresh client: paho can re-send nothing by itself, the outbox does. *state* makes the retained
+    state document of (``online`` or ``offline``, why). *on_change* is called when there is an ack or a new connection.
+    """
+
+    def __init__(
+        self,
+        options: LinkOptions,
+        *,
+        state: Callable[[str, str | None], bytes],
+        health: Health,
+        on_change: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.acks: SimpleQueue[Ack] = SimpleQueue()
+        self.connections = 0
+        self._options = options
+        self._state = state
+        self._health = health
+        self._on_change = on_change
+        self._monotonic = monotonic
+        self._chance = chance
+        self._choice = ProtocolChoice(options.protocol)
+        self._number = 0
+        self._up: _Connection | None = None
+        self._lock = (
+            threading.Lock()
+        )  # of the two below; never held across a call into paho, whose callbacks hold locks
+        self._sent_s: dict[int, float] = {}
+        self._early: set[int] = set()
+        self._failures = 0
+        self._short_lives = 0
+        self._voids = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._up is not None
+
+    @property
+    def protocol_in_use(self) -> Protocol | None:
+        up = self._up
+        return up.protocol if up else None
+
+    def ready(self) -> bool:
+        up = self._up
+        return up is not None and len(self._sent_s) < min(self._options.window, up.receive_maximum - len(up.own))
+
+    def send(self, topic: str, payload: bytes) -> int:
+        up = self._up
+        if up is None:  # it went down since ready(): the same as lost on the way
+            token = self._next_void()
+            self._ack(Ack(token, Fate.LOST, "no connection"))
+            return token
+        size = len(topic.encode()) + len(payload) + FRAME_BYTES
+        if up.maximum_packet is not None and size > up.maximum_packet:
+            token = self._next_void()
+            reason = f"{size} bytes are more than the broker's maximum packet size, {up.maximum_packet}"
+            self._ack(Ack(token, Fate.REFUSED, reason))
+            return token
+        token = _token(up, up.client.publish(topic, payload, qos=1).mid)
+        with self._lock:
+            if token in self._early:
+                self._early.discard(token)
+            elif self._up is up:
+                self._sent_s[token] = self._monotonic()
+            else:
+                self._ack(Ack(token, Fate.LOST, "connection lost"))
+        return token
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        up = self._up
+        if up is not None:
+            up.client.publish(topic, payload, qos=0)
+
+    def run(self, stop: Stop) -> None:
+        """Connects, stays connected, and connects again, until *stop*; then says offline and waits for its ack."""
+        while not stop.is_set():
+            end = self._connect_and_stay(stop)
+            if end.how is not How.STOPPED:
+                self._wait(stop, self._after(end))
+
+    # One connection, in the link's own thread.
+
+    def _connect_and_stay(self, stop: Stop) -> End:
+        self._number += 1
+        protocol = self._choice.next(self._monotonic())
+        try:
+            connection = _Connection(self._client(protocol), self._number, protocol)
+            self._take_notes(connection)
+            connection.client.connect(self._options.host, self._options.port, keepalive=self._options.keepalive_s)
+        except LinkError as error:
+            return End(How.REFUSED, str(error))
+        except (OSError, ValueError) as error:
+            return End(How.NOT_REACHED, _network_reason(error))
+        accepted_s: float | None = None
+        try:
+            end = self._await_connack(connection, stop)
+            if end is None:
+                accepted_s = self._monotonic()
+                self._came_up(connection)
+                end = self._stay(connection, stop)
+            if end.how in {How.STOPPED, How.RETRY_5}:
+                self._say_offline(connection, "stopped" if end.how is How.STOPPED else "reconnecting")
+        finally:
+            self._went_down(connection)
+        lasted_s = None if accepted_s is None else self._monotonic() - accepted_s
+        return End(end.how, end.reason, lasted_s)
+
+    def _client(self, protocol: Protocol) -> paho.Client:
+        options = self._options
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=options.client_id,
+            protocol=paho.MQTTv5 if protocol == "5" else paho.MQTTv311,
+            clean_session=None if protocol == "5" else True,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = options.connect_timeout_s
+        client.enable_logger()
+        # Without this a publish from another thread would write to the socket itself, beside the loop's own writes.
+        client.on_socket_register_write = lambda *_: None
+        client.max_inflight_messages_set(0)  # ready() is the limit, and it knows the broker's
+        if options.username is not None:
+            client.username_pw_set(options.username, self._password())
+        if options.tls is not None:
+            client.tls_set_context(tls_context(options.tls))
+        client.will_set(f"{options.topic}/state", self._state("offline", "connection lost"), qos=1, retain=True)
+        return client
+
+    def _password(self) -> str | None:
+        try:
+            return self._options.password()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LinkError(f"[mqtt] password_file cannot be read: {error}") from None
+
+    def _take_notes(self, connection: _Connection) -> None:
+        """Callbacks run inside paho's locks: they write down what came, and decide nothing."""
+
+        def on_connect(_client: paho.Client, _data: object, _flags: object, code: ReasonCode, given: Any) -> None:
+            if code.is_failure:
+                connection.refusal = (code.value, str(code))
+                return
+            connection.receive_maximum = getattr(given, "ReceiveMaximum", 65535)
+            connection.maximum_packet = getattr(given, "MaximumPacketSize", None)
+            connection.accepted = True
+
+        def on_disconnect(_client: paho.Client, _data: object, flags: Any, code: ReasonCode, _given: object) -> None:
+            if flags.is_disconnect_packet_from_server:
+                connection.disconnect = (code.value, str(code))
+
+        def on_publish(_client: paho.Client, _data: object, mid: int, code: ReasonCode, _given: object) -> None:
+            self._answered(connection, mid, code)
+
+        connection.client.on_connect = on_connect
+        connection.client.on_disconnect = on_disconnect
+        connection.client.on_publish = on_publish
+
+    def _answered(self, connection: _Connection, mid: int, code: ReasonCode) -> None:
+        if mid in connection.own:
+            connection.own.discard(mid)
+            return
+        token = _token(connection, mid)
+        with self._lock:
+            if self._sent_s.pop(token, None) is None:
+                self._early.add(token)  # the answer was faster than send(), which will find it here
+        fate = fate_of(code.value)
+        self._ack(Ack(token, fate, "" if fate is Fate.ACCEPTED else f"0x{code.value:02x} {code}"))
+
+    def _await_connack(self, connection: _Connection, stop: Stop) -> End | None:
+        deadline_s = self._monotonic() + self._options.connect_timeout_s
+        while not connection.accepted:
+            self._health.beat("mqtt")
+            problem = connection.client.loop(0.1)
+            if connection.refusal is not None:
+                code, words = connection.refusal
+                how = How.WRONG_PROTOCOL if code in REFUSED_PROTOCOL else How.REFUSED
+                return End(how, f"the broker refuses the connection: {words}")
+            if problem is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return End(How.CLOSED_EARLY, "the broker closed the connection without an answer")
+            if stop.is_set():
+                return End(How.LOST, "stopped before the broker answered")
+            if self._monotonic() >= deadline_s:
+                return End(How.NOT_REACHED, "the broker took the connection but does not answer")
+        return None
+
+    def _came_up(self, connection: _Connection) -> None:
+        self._choice.accepted()
+        self._failures = 0
+        self._publish_state(connection, "online", None)
+        with self._lock:
+            self._up = connection
+        self.connections += 1
+        for fault in ("broker_away", "broker_refuses"):
+            self._health.end(fault)
+        log.info("broker connected", host=self._options.host, port=self._options.port, protocol=connection.protocol)
+        self._on_change()
+
+    def _stay(self, connection: _Connection, stop: Stop) -> End:
+        while not stop.is_set():
+            self._health.beat("mqtt")
+            problem = connection.client.loop(TURN_S)
+            if connection.disconnect is not None:
+                code, words = connection.disconnect
+                how = How.STOLEN if code == SESSION_TAKEN_OVER else How.LOST
+                return End(how, f"the broker disconnected us: {words}")
+            if problem is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return End(How.LOST, f"the connection was lost: {paho.error_string(problem)}")
+            now_s = self._monotonic()
+            with self._lock:
+                oldest_s = min(self._sent_s.values(), default=now_s)
+            if now_s - oldest_s > self._options.ack_timeout_s:
+                return End(How.LOST, f"an event was not acknowledged for {self._options.ack_timeout_s:g} s")
+            if connection.protocol == "3.1.1" and self._choice.due(now_s) and not self._sent_s:
+                return End(How.RETRY_5, "")
+        return End(How.STOPPED, "")
+
+    def _publish_state(self, connection: _Connection, state: str, why: str | None) -> None:
+        sent = connection.client.publish(f"{self._options.topic}/state", self._state(state, why), qos=1, retain=True)
+        connection.own.add(sent.mid)  # the answer comes in this same thread: it cannot be earlier
+
+    def _say_offline(self, connection: _Connection, why: str) -> None:
+        """On a clean end the will is not sent: say it, wait for the ack, and only then disconnect."""
+        with self._lock:
+            self._up = None
+        self._publish_state(connection, "offline", why)
+        deadline_s = self._monotonic() + OFFLINE_S
+        while connection.own and self._monotonic() < deadline_s:
+            if connection.client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return
+        connection.client.disconnect()
+        connection.client.loop(0.1)
+
+    def _went_down(self, connection: _Connection) -> None:
+        """From here on no answer can come: what was under way is lost, and the outbox still owes it."""
+        with self._lock:
+            self._up = None
+            lost = list(self._sent_s)
+            self._sent_s.clear()
+            self._early.clear()
+        _close(connection.client)
+        for token in lost:
+            self._ack(Ack(token, Fate.LOST, "connection lost"))
+
+    # Between connections.
+
+    def _after(self, end: End) -> float:
+        """Draws the conclusions from how a connection ended; returns how long to wait, in seconds."""
+        now_s = self._monotonic()
+        match end.how:
+            case How.WRONG_PROTOCOL:
+                self._choice.refused(now_s)
+            case How.CLOSED_EARLY:
+                self._choice.closed_early(now_s)
+            case How.RETRY_5:
+                return 0.0
+            case _:
+                pass
+        self._failures += 1
+        if self._is_stolen(end):
+            self._health.begin(
+                "mqtt_client_id_stolen",
+                f"another client connects as {self._options.client_id}: give each station its own [station] name "
+                "or [mqtt] client_id",
+            )
+            return STOLEN_PAUSE_S * (1.0 + self._chance())
+        self._report(end)
+        return retry_pause_s(self._failures, self._chance)
+
+    def _is_stolen(self, end: End) -> bool:
+        if end.how is How.STOLEN:
+            return True
+        short = end.how is How.LOST and end.lasted_s is not None and end.lasted_s < STOLEN_WITHIN_S
+        self._short_lives = self._short_lives + 1 if short else 0
+        if end.lasted_s is not None and end.lasted_s >= STOLEN_PAUSE_S:
+            self._health.end("mqtt_client_id_stolen")
+        return self._short_lives >= STOLEN_TIMES
+
+    def _report(self, end: End) -> None:
+        where = f"{self._options.host}:{self._options.port}"
+        if end.how is How.REFUSED:
+            self._health.begin("broker_refuses", f"{where}: {end.reason}: look at [mqtt] username, password_file, tls")
+        self._health.begin("broker_away", f"{where}: {end.reason}; events wait on disk")
+        log.debug("broker not connected", where=where, how=end.how.value, reason=end.reason)
+
+    def _wait(self, stop: Stop, pause_s: float) -> None:
+        while pause_s > 0 and not stop.wait(min(pause_s, 1.0)):
+            self._health.beat("mqtt")
+            pause_s -= 1.0
+
+    def _ack(self, ack: Ack) -> None:
+        self.acks.put(ack)
+        self._on_change()
+
+    def _next_void(self) -> int:
+        """Tokens of what was never sent: below zero, where no packet id leads."""
+        self._voids += 1
+        return -self._voids
+
+
+def probe(options: LinkOptions) -> str:
+    """
+    Connects once under another client id, disconnects, and says what was found; publishes nothing.
+
+    Raises LinkError with the reason when the broker cannot be used.
+    """
+    problems: list[str] = []
+    for protocol in ("5", "3.1.1") if options.protocol == "auto" else (options.protocol,):
+        answer: SimpleQueue[ReasonCode] = SimpleQueue()
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{options.client_id}-check",
+            protocol=paho.MQTTv5 if protocol == "5" else paho.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = options.connect_timeout_s
+        client.on_connect = lambda _client, _data, _flags, code, _given: answer.put(code)  # noqa: B023  # used at once
+        try:
+            if options.username is not None:
+                client.username_pw_set(options.username, options.password())
+            if options.tls is not None:
+                client.tls_set_context(tls_context(options.tls))
+            client.connect(options.host, options.port, keepalive=options.keepalive_s)
+            for _ in range(int(options.connect_timeout_s * 10)):
+                if client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS or not answer.empty():
+                    break
+            code = answer.get_nowait()
+        except (OSError, ValueError) as error:
+            raise LinkError(_network_reason(error)) from None
+        except Empty:
+            problems.append(f"no answer to MQTT {protocol}")
+            continue
+        finally:
+            _close(client)
+        if not code.is_failure:
+            return f"answers, MQTT {protocol}"
+        problems.append(f"MQTT {protocol}: {code}")
+    raise LinkError("; ".join(problems))
+
+
+def _token(connection: _Connection, mid: int) -> int:
+    return connection.number * TOKENS_PER_CONNECTION + mid
+
+
+def _close(client: paho.Client) -> None:
+    """Ends the TCP connection as a vanished client would, so that the broker publishes the will where one is due."""
+    client.on_disconnect = None
+    sock = client.socket()
+    if sock is not None:
+        sock.close()
+
+
+def _network_reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,294 @@
+"""The watched folder: a picture dropped into it becomes a Frame, once, whatever happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal, Protocol
+
+import structlog
+
+from station.picture import decode
+from station.sources.claims import Claim, Claims, Leftover
+from station.sources.inbox import Inbox
+from station.sources.marks import Marks
+from station.sources.names import Stamp, printable
+from station.sources.readiness import Candidate, Gone, Limits, NotYet, Ready, examine, settle
+from station.sources.watching import Watch, remote_kind
+from station.types import Frame, Image, Recorded, Stop
+
+log = structlog.get_logger(__name__)
+
+MAX_CRASHES = 3  # a file that was in flight in so many crashes is not tried again
+_IDLE_S = 0.25  # how often an idle source says so, and sees that it shall stop
+
+
+class Custody(Protocol):
+    """
+    Who remembers which files are the station's, and which were inspected. Raises SourceError if it cannot.
+
+    ``finish`` comes from the line's thread, ``open`` and ``close`` when no other call is under way, and everything
+    else from the thread that works ahead.
+    """
+
+    def open(self) -> list[Leftover]: ...
+    def knows(self, relative: str, stamp: Stamp, /) -> bool: ...
+    def on_record(self, relative: str, stamp: Stamp, /) -> bool: ...
+    def forget_all_but(self, present: set[str], /) -> None: ...
+    def take(self, relative: str, stamp: Stamp, /) -> Claim | None: ...
+    def attempt(self, claim: Claim, crashes: int, /) -> None: ...
+    def finish(self, claim: Claim, stamp: Stamp | None, problem: str | None, /) -> Claim | None: ...
+    def tidy(self, relative: str, /) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A frame for the line, and the version of which file it is. *alone*: nothing else may be in flight beside it."""
+
+    frame: Frame
+    claim: Claim
+    stamp: Stamp
+    alone: bool
+
+
+class FolderSource:
+    """
+    A Source that watches a folder.
+
+    A file is taken when its writer closed it or renamed it into place and it is structurally whole, or when a scan
+    found it whole and unchanged. With ``after="move"`` it is claimed by a rename into ``processing/`` and ends in
+    ``done/DATE/`` or, with the reason beside it, in ``failed/``; after an unclean exit what was in flight is inspected
+    under its old event ids, one by one, and given up after its third crash. With ``after="leave"`` the folder is only
+    read, a file is known by its path, inode, size and time, and crashes cannot be counted.
+
+    *recorded* tells what the ledger knows of an event id; it is called from the source's own thread, as is
+    *on_backlog* with the number of files waiting. *polling* None: find out from the file system's type.
+    The first group of *serial_pattern*, or all that it matches in the file's name, is the board's serial.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        after: Literal["move", "leave"],
+        recorded: Callable[[str], Recorded | None],
+        serial_pattern: re.Pattern[str] | None = None,
+        subfolders: bool = False,
+        polling: bool | None = None,
+        scan_every_s: float = 30.0,
+        unchanged_s: float = 30.0,
+        max_bytes: int = 100_000_000,
+        max_pixels: int = 150_000_000,
+        on_backlog: Callable[[int], None] = lambda _waiting: None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._path = path
+        self._after = after
+        self._recorded = recorded
+        self._serial_pattern = serial_pattern
+        self._subfolders = subfolders
+        self._polling = polling
+        self._scan_every_s = scan_every_s
+        self._limits = Limits(max_bytes, max_pixels, unchanged_s)
+        self._on_backlog = on_backlog
+        self._monotonic = monotonic
+        self._now = now
+
+    def frames(self, stop: Stop) -> Generator[Frame | None, None, None]:
+        """
+        One Frame for each file, None while there is none; while a frame is with the caller the next is being decoded.
+
+        Raises SourceError when the folder cannot be read or its files cannot be moved.
+        """
+        custody = self._custody()
+        inbox = Inbox(
+            self._path,
+            subfolders=self._subfolders,
+            scan_every_s=self._scan_every_s,
+            unchanged_s=self._limits.unchanged_s,
+            knows=custody.knows,
+            monotonic=self._monotonic,
+        )
+        inbox.check()
+        leftovers = custody.open()
+        watch = None if self._polls() else Watch(self._path, subfolders=self._subfolders, hint=inbox.hint)
+        ahead = _Ahead(
+            inbox,
+            custody,
+            watch=watch,
+            limits=self._limits,
+            frame=self._frame,
+            on_backlog=self._on_backlog,
+            monotonic=self._monotonic,
+        )
+        pool = ThreadPoolExecutor(1, thread_name_prefix="folder-ahead")
+        try:
+            coming: Future[_Taken | None] = pool.submit(ahead.start, leftovers, self._recorded)
+            while not stop.is_set():
+                wait([coming], timeout=_IDLE_S)
+                if not coming.done():
+                    yield None
+                    continue
+                taken = coming.result()
+                if taken is None:  # what comes next must be alone, and so it is now
+                    coming = pool.submit(ahead.next, alone=True)
+                    continue
+                if not taken.alone:
+                    coming = pool.submit(ahead.next, alone=False)
+                yield taken.frame
+                anew = custody.finish(taken.claim, taken.stamp, taken.frame.problem)
+                if anew is not None:
+                    inbox.add(Candidate(anew.relative, anew.path, claim=anew))
+                if taken.alone:
+                    coming = pool.submit(ahead.next, alone=True)
+        finally:
+            inbox.close()
+            pool.shutdown()
+            if watch is not None:
+                watch.stop()
+            custody.close()
+
+    def _custody(self) -> Custody:
+        match self._after:
+            case "move":
+                return Claims(self._path, now=self._now)
+            case "leave":
+                return Marks(self._path, recorded=self._recorded, now=self._now)
+
+    def _polls(self) -> bool:
+        if self._polling is not None:
+            return self._polling
+        kind = remote_kind(self._path)
+        if kind is not None:
+            log.info("folder is polled", folder=printable(str(self._path)), file_system=kind)
+        return kind is not None
+
+    def _frame(self, claim: Claim, data: bytes, image: Image | None, problem: str | None) -> Frame:
+        name = printable(claim.relative)
+        serial = self._serial_pattern.search(name.rpartition("/")[2]) if self._serial_pattern else None
+        return Frame(
+            id=claim.event_id,
+            image=image,
+            captured_at=claim.claimed_at,
+            source="folder",
+            file=name,
+            board_serial=serial and serial[1 if serial.re.groups else 0],
+            sha256=hashlib.sha256(data).hexdigest() if data else "",
+            problem=problem,
+        )
+
+
+class _Ahead:
+    """What the thread does that works ahead: one call, one frame."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        custody: Custody,
+        *,
+        watch: Watch | None,
+        limits: Limits,
+        frame: Callable[[Claim, bytes, Image | None, str | None], Frame],
+        on_backlog: Callable[[int], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._limits = limits
+        self._custody = custody
+        self._inbox = inbox
+        self._watch = watch
+        self._frame = frame
+        self._on_backlog = on_backlog
+        self._monotonic = monotonic
+
+    def start(self, leftovers: list[Leftover], recorded: Callable[[str], Recorded | None]) -> _Taken | None:
+        """Finishes what an earlier run left behind and the ledger knows, queues the rest of it, and goes on."""
+        for leftover in leftovers:
+            claim = leftover.claim
+            known = recorded(claim.event_id)
+            if known is not None:
+                self._custody.finish(claim, None, known.problem)
+            else:
+                candidate = Candidate(claim.relative, claim.path, claim=claim, crashes=leftover.crashes, said=True)
+                self._inbox.later(candidate, float("-inf"))  # before anything new, in their order
+        return self.next(alone=True)
+
+    def next(self, *, alone: bool) -> _Taken | None:
+        """The next frame. None: when the inbox is closed, or when the next file must be alone and is not."""
+        while not self._inbox.closed:
+            if self._inbox.scan_is_due():
+                self._scan()
+            candidate = self._inbox.due()
+            if candidate is None:
+                self._inbox.wait()
+                continue
+            if candidate.crashes and not alone:
+                self._inbox.later(candidate, candidate.due_s)
+                return None
+            taken = self._try(candidate)
+            if taken is not None:
+                self._on_backlog(len(self._inbox))
+                return taken
+        return None
+
+    def _scan(self) -> None:
+        watched = self._watch is not None and self._watch.ensure()
+        scan = self._inbox.scan(watched=watched)
+        self._custody.forget_all_but(scan.present)
+        for orphan in scan.orphans:
+            self._custody.tidy(orphan)
+        self._on_backlog(len(self._inbox))
+
+    def _try(self, candidate: Candidate) -> _Taken | None:
+        ready = self._look(candidate)
+        match ready:
+            case NotYet(due_s):
+                self._inbox.later(candidate, due_s)
+                return None
+            case Gone():
+                self._inbox.drop(candidate)
+                return None
+            case Ready():
+                claim = self._claim(candidate, ready)
+                return self._take(claim, candidate, ready) if claim is not None else None
+
+    def _look(self, candidate: Candidate) -> Ready | NotYet | Gone:
+        now_s = self._monotonic()
+        settled = settle(candidate, now_s)
+        if not isinstance(settled, Stamp):
+            return settled
+        if candidate.claim is None and self._custody.on_record(candidate.relative, settled):
+            return Gone()
+        return examine(candidate, settled, limits=self._limits, now_s=now_s)
+
+    def _claim(self, candidate: Candidate, ready: Ready) -> Claim | None:
+        """The claim on what was looked at. None: it is gone, or it is claimed and must be looked at again."""
+        self._inbox.drop(candidate)
+        if candidate.claim is not None:
+            return candidate.claim
+        claim = self._custody.take(candidate.relative, ready.stamp)
+        if claim is not None and claim.stamp != ready.stamp:
+            # Its writer goes on through a descriptor that he had open, or another file has come under this name.
+            self._inbox.later(Candidate(claim.relative, claim.path, claim=claim), self._monotonic())
+            return None
+        return claim
+
+    def _take(self, claim: Claim, candidate: Candidate, ready: Ready) -> _Taken:
+        problem = ready.problem
+        if problem is None and candidate.crashes >= MAX_CRASHES:
+            problem = f"crashed the station {MAX_CRASHES} times"
+        image = None
+        if problem is None:
+            if candidate.crashes:
+                self._custody.attempt(claim, candidate.crashes)
+            image = decode(ready.data)
+            problem = None if image is not None else "the decoder refused it"
+        frame = self._frame(claim, ready.data, image, problem)
+        return _Taken(frame, claim, ready.stamp, alone=candidate.crashes > 0)

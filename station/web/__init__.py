@@ -1,0 +1,1 @@
+"""The local HTTP port: the only fastapi and uvicorn imports."""
