@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from station.disk import free_bytes
 from station.errors import StationError
@@ -109,8 +110,8 @@ def print_boards(path: Path, *, limit: int, as_json: bool, console: Console) -> 
         delivery = board.delivery + (f" ({board.why})" if board.why else "")
         when = f"{board.recorded_at:%Y-%m-%d %H:%M:%S}"
         texts = (board.reason, board.file or "", board.board_serial or "", delivery)
-        # A name may hold brackets, which are rich's own markup.
-        table.add_row(str(board.seq), when, verdict, *(text.replace("[", r"\[") for text in texts))
+        # Plain text: a name may hold brackets, which are rich's own markup.
+        table.add_row(str(board.seq), when, verdict, *map(Text, texts))
     console.print(table)
 
 

@@ -245,7 +245,7 @@ def test_a_file_of_too_many_bytes_is_not_even_opened(inbox: Path, monkeypatch: p
         return real_open(path, *args, **kwargs)  # type: ignore[arg-type]  # handed through as it came
 
     monkeypatch.setattr(os, "open", spy)
-    with line_on(inbox, polling=False, max_bytes=1000) as line:
+    with line_on(inbox, polling=False, max_bytes=100) as line:
         line.idle(2)
         drop(inbox, "large.png", picture(1, side_px=64))
         frame = line.inspect()

@@ -1,0 +1,87 @@
+"""Who may import whom: pure parts import no edge, edges import no loop and no config, and a library has one home."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "station"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Third-party libraries, and the only places that may import them.
+HOMES = {
+    "paho": {"mqtt", "mqtt_listener"},
+    "serial": {"serial_port"},
+    "sqlite3": {"ledger", "ledger_file", "ledger_read", "ledger_repair", "outbox", "commands.ledger"},
+    "cv2": {"picture", "evidence", "commands.inspect", "detectors", "sources", "trust", "web"},
+    "onnxruntime": {"detectors.onnx"},
+    "pydantic": {"config"},
+    "pydantic_settings": {"config"},
+    "fastapi": {"web"},
+    "uvicorn": {"web"},
+    "prometheus_client": {"metrics", "web"},
+    "watchdog": {"sources"},
+    "typer": {"cli"},
+    "rich": {"cli", "commands"},
+}
+FORBIDDEN = ("torch", "ultralytics", "torchvision")  # the lean path has no torch
+
+TOP = {"cli", "app", "__main__", "commands"}  # they wire, and may import anything below
+PURE = {"decide", "events", "types", "errors", "health", "heartbeat", "mqtt_options", "clock", "sdnotify"}
+LOOPS = {"line", "publish", "supervise"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") or "__init__"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of everything that *path* imports, at any depth of the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def within(name: str, places: set[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def ours(path: Path) -> set[str]:
+    return {one.removeprefix("station.") for one in imports_of(path) if one.startswith("station.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_library_is_imported_in_its_home_only(path: Path) -> None:
+    roots = {one.split(".")[0] for one in imports_of(path)}
+    assert not roots & set(FORBIDDEN)
+    for library in roots & set(HOMES):
+        assert within(name_of(path), HOMES[library]), f"{library} has its home in {sorted(HOMES[library])}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nobody_below_imports_the_wiring_or_the_configuration(path: Path) -> None:
+    if not within(name_of(path), TOP):
+        assert not {one for one in ours(path) if within(one, TOP | {"config"})}
+
+
+@pytest.mark.parametrize("path", [one for one in MODULES if within(name_of(one), PURE | LOOPS)], ids=name_of)
+def test_pure_parts_and_loops_know_no_edge(path: Path) -> None:
+    allowed = PURE | (LOOPS if within(name_of(path), LOOPS) else set())
+    assert not {one for one in ours(path) if not within(one, allowed)}
+
+
+def test_except_exception_stands_once() -> None:
+    catching = [
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}))
+    ]
+    assert catching == ["supervise"]

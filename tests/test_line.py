@@ -1,0 +1,153 @@
+"""The line: what is on disk before what, and that nothing that cannot be judged passes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import pytest
+
+from station.errors import LedgerError
+from station.line import Bench, Listeners, inspect, run_line, settle
+from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
+from station.types import Box, Defect, Entry, Frame, Gate, Inspection, Message, Recipe, Verdict
+
+SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
+
+
+def frame(number: int = 1, **changes: Any) -> Frame:
+    plain = Frame(
+        id=f"00000000-0000-4000-8000-{number:012d}",
+        image=np.zeros((64, 64, 3), np.uint8),
+        captured_at=datetime(2026, 11, 23, 10, 15, 30, 123000, tzinfo=timezone.utc),
+        source="folder",
+        file=f"board-{number}.jpg",
+        sha256="ab" * 32,
+    )
+    return replace(plain, **changes)
+
+
+def bench(detector: FakeDetector | None = None) -> Bench:
+    return Bench(
+        detector=detector or FakeDetector([SHORT]),
+        recipe=Recipe("default", 0.5),
+        recipe_sha256="cd" * 32,
+        station="aoi-1",
+        clock_synced=lambda: True,
+    )
+
+
+class Run:
+    """One line in a thread, with what it told its listeners."""
+
+    def __init__(self, source: FakeSource, ledger: Any, *, gate: Gate | None = None, may_take: Callable[[], bool] = lambda: True):
+        self.stop = threading.Event()
+        self.inspected: list[Inspection] = []
+        self.beats = 0
+        self.error: BaseException | None = None
+
+        def target() -> None:
+            try:
+                run_line(
+                    self.stop,
+                    source=source,
+                    bench=bench(),
+                    gate=gate,
+                    ledger=ledger,
+                    evidence=FakeEvidence("2026-11-23/a.jpg"),
+                    may_take=may_take,
+                    beat=self.beat,
+                    listeners=Listeners(inspected=self.inspected.append, worked=lambda: None, committed=lambda: None),
+                )
+            except LedgerError as error:
+                self.error = error
+
+        self._thread = threading.Thread(target=target)
+        self._thread.start()
+
+    def beat(self, _loop: str) -> None:
+        self.beats += 1
+
+    def end(self) -> None:
+        self.stop.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+def until(condition: Callable[[], object]) -> None:
+    from tests.waiting import until as wait  # noqa: PLC0415  # keeps the name short here
+
+    wait(condition)
+
+
+def test_each_board_is_recorded_once_and_the_idle_line_goes_on_beating() -> None:
+    source, ledger = FakeSource([frame(1), None, frame(2)]), FakeLedger()
+    run = Run(source, ledger)
+    until(lambda: len(run.inspected) == 2)
+    before = run.beats
+    until(lambda: run.beats > before + 2)
+    run.end()
+    assert [kind for kind, _, _ in ledger.commits] == ["owed", "owed"], "without a gate one commit does"
+    assert source.closed == 1
+
+
+def test_the_verdict_is_on_disk_before_the_gate_shows_it_and_the_event_waits_for_both() -> None:
+    ledger = FakeLedger()
+    commits_when_shown: list[list[str]] = []
+    gate = FakeGate(before=lambda _: commits_when_shown.append([kind for kind, _, _ in ledger.commits]))
+    settle(inspect(frame(), bench()), "aoi-1", gate=gate, ledger=ledger, evidence=FakeEvidence("x.jpg"))
+    assert commits_when_shown == [["recorded"]]
+    assert [kind for kind, _, _ in ledger.commits] == ["recorded", "sealed"]
+    crashed, sealed = (json.loads(message.payload) for _, _, message in ledger.commits)
+    assert (crashed["gate"], crashed["image"]["evidence"]) == ("unknown", None)
+    assert (sealed["gate"], sealed["image"]["evidence"]) == ("shown", "x.jpg")
+
+
+def test_a_gate_in_trouble_is_an_outcome_and_not_the_end_of_the_line() -> None:
+    ledger = FakeLedger()
+    settle(inspect(frame(), bench()), "aoi-1", gate=FakeGate(broken=True), ledger=ledger, evidence=FakeEvidence())
+    assert json.loads(ledger.commits[-1][2].payload)["gate"] == "failed"
+
+
+def test_a_board_that_cannot_be_recorded_is_not_shown_and_the_next_is_not_taken() -> None:
+    class FullLedger(FakeLedger):
+        def record(self, inspection: Inspection, make: Callable[[Entry], Message], *, owed: bool) -> Entry:
+            raise LedgerError("disk full")
+
+    gate, source = FakeGate(), FakeSource([frame(1), frame(2)])
+    run = Run(source, FullLedger(), gate=gate)
+    until(lambda: run.error is not None)
+    run.end()
+    assert gate.shown == []
+    assert source.asked == 1, "asking for the next frame would mean that this one is safe"
+    assert source.closed == 1
+
+
+def test_while_the_disk_is_full_no_board_is_taken_and_the_line_still_beats() -> None:
+    room = threading.Event()
+    source, ledger = FakeSource([frame(1)]), FakeLedger()
+    run = Run(source, ledger, may_take=room.is_set)
+    until(lambda: run.beats >= 2)
+    assert source.asked == 0
+    room.set()
+    until(lambda: len(run.inspected) == 1)
+    run.end()
+
+
+@pytest.mark.parametrize(
+    ("given", "detector", "reason"),
+    [
+        (frame(image=None, problem="truncated JPEG"), FakeDetector(), "truncated JPEG"),
+        (frame(), FakeDetector(refuses="not a number in the output"), "not a number"),
+    ],
+)
+def test_what_cannot_be_judged_is_unknown_with_the_reason(given: Frame, detector: FakeDetector, reason: str) -> None:
+    inspection = inspect(given, bench(detector))
+    assert inspection.decision.verdict is Verdict.UNKNOWN
+    assert reason in inspection.decision.reason
+    assert inspection.detect_ms is None
