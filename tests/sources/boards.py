@@ -49,12 +49,14 @@ def drop(inbox: Path, name: str, data: bytes) -> Path:
 
 
 class Clock:
-    """A monotonic clock that moves when it is told to."""
+    """A monotonic clock that moves when it is told to, and counts how often it was read since."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
+        self.reads = 0
 
     def __call__(self) -> float:
+        self.reads += 1
         return self.now_s
 
     def advance(self, by_s: float) -> None:
@@ -64,9 +66,10 @@ class Clock:
 class Line:
     """What a line does with a source, one step at a time; *ledger* is what it has recorded."""
 
-    def __init__(self, source: FolderSource, ledger: dict[str, Recorded]) -> None:
+    def __init__(self, source: FolderSource, ledger: dict[str, Recorded], backlog: list[int]) -> None:
         self.stop = threading.Event()
         self.ledger = ledger
+        self.backlog = backlog
         self.frames = source.frames(self.stop)
 
     def take(self) -> Frame:
@@ -85,7 +88,7 @@ class Line:
         self.ledger[frame.id] = Recorded(frame.problem)
         return frame
 
-    def idle(self, turns: int = 4) -> None:
+    def idle(self, turns: int = 10) -> None:
         """Asks for more, which settles the last board, and sees that there is none."""
         for _ in range(turns):
             frame = next(self.frames)
@@ -94,15 +97,26 @@ class Line:
     def idle_until(self, condition: Callable[[], object]) -> None:
         deadline_s = time.monotonic() + PATIENCE_S
         while not condition():
-            assert next(self.frames) is None
+            self.idle(1)
             assert time.monotonic() < deadline_s, "the condition did not come true"
+
+    def begin(self) -> None:
+        """Until the first scan is over: what is dropped from now on is found by hints or later scans."""
+        self.idle_until(lambda: self.backlog)
+
+    def rest(self, clock: Clock) -> None:
+        """Idle until the source has looked at everything, several times, at what *clock* says now."""
+        clock.reads = 0
+        self.idle_until(lambda: clock.reads >= 30)
 
 
 @contextmanager
 def line_on(inbox: Path, ledger: dict[str, Recorded] | None = None, **options: Any) -> Iterator[Line]:
     """A line that pulls from a folder source with *options*, closed at the end."""
     ledger = {} if ledger is None else ledger
-    line = Line(FolderSource(inbox, **{"after": "move", "recorded": ledger.get, **options}), ledger)
+    backlog: list[int] = []
+    defaults = {"after": "move", "recorded": ledger.get, "on_backlog": backlog.append}
+    line = Line(FolderSource(inbox, **{**defaults, **options}), ledger, backlog)
     try:
         yield line
     finally:

@@ -56,7 +56,7 @@ def test_the_serial_is_the_whole_match_without_a_group_and_none_without_a_match(
 
 def test_a_file_closed_while_the_line_is_idle_is_taken_without_waiting_for_a_scan(inbox: Path) -> None:
     with line_on(inbox, scan_every_s=3600.0, polling=False) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, "a.png", picture(1))
         assert number_of(line.inspect()) == 1
         drop(inbox, ".b.png.part", picture(2)).rename(inbox / "b.png")
@@ -65,7 +65,7 @@ def test_a_file_closed_while_the_line_is_idle_is_taken_without_waiting_for_a_sca
 
 def test_a_file_renamed_into_place_is_taken_though_others_were_claimed_just_before(inbox: Path) -> None:
     with line_on(inbox, scan_every_s=3600.0, polling=False) as line:
-        line.idle(2)
+        line.begin()
         for number in range(20):
             drop(inbox, f"{number}.tmp", picture(number)).rename(inbox / f"{number}.png")
             assert number_of(line.inspect()) == number
@@ -74,7 +74,7 @@ def test_a_file_renamed_into_place_is_taken_though_others_were_claimed_just_befo
 def test_a_file_written_in_pieces_is_taken_once_and_whole(inbox: Path) -> None:
     data = picture(7, suffix=".jpg", side_px=64)
     with line_on(inbox, polling=False) as line:
-        line.idle(2)
+        line.begin()
         with (inbox / "slow.jpg").open("wb") as file:
             for at in range(0, len(data), len(data) // 5 + 1):
                 file.write(data[at : at + len(data) // 5 + 1])
@@ -87,9 +87,9 @@ def test_a_file_written_in_pieces_is_taken_once_and_whole(inbox: Path) -> None:
 def test_a_file_closed_between_its_pieces_is_waited_for(inbox: Path) -> None:
     data = picture(7, suffix=".jpg", side_px=64)
     with line_on(inbox, polling=False) as line:
-        line.idle(2)
+        line.begin()
         for part in (data[:100], data[100:-1], data[-1:]):
-            line.idle(2)
+            line.begin()
             with (inbox / "slow.jpg").open("ab") as file:
                 file.write(part)
         assert line.inspect().sha256 == hashlib.sha256(data).hexdigest()
@@ -100,13 +100,13 @@ def test_what_a_scan_found_must_be_unchanged_for_half_a_second_of_the_stations_o
     path = drop(inbox, "a.png", picture(1))
     os.utime(path, (0, 0))  # a server whose clock is far off must not matter
     with line_on(inbox, polling=True, monotonic=clock) as line:
-        line.idle(4)
+        line.rest(clock)
         clock.advance(0.4)
         path.write_bytes(picture(2))
         os.utime(path, (2**32, 2**32))
         for _ in range(2):  # at the first of these looks it has changed
             clock.advance(0.4)
-            line.idle(4)
+            line.rest(clock)
         clock.advance(0.2)
         assert number_of(line.inspect()) == 2
 
@@ -120,9 +120,8 @@ def test_the_oldest_file_comes_first(inbox: Path) -> None:
 
 def test_a_burst_of_2000_files_is_inspected_each_once(inbox: Path) -> None:
     data = [picture(number) for number in range(256)]
-    backlog: list[int] = []
-    with line_on(inbox, on_backlog=backlog.append, polling=False) as line:
-        line.idle(2)
+    with line_on(inbox, polling=False) as line:
+        line.begin()
         writer = threading.Thread(
             target=lambda: [drop(inbox, f"{number:04}.png", data[number % 256]) for number in range(2000)]
         )
@@ -132,7 +131,7 @@ def test_a_burst_of_2000_files_is_inspected_each_once(inbox: Path) -> None:
         line.idle()
     assert sorted(seen, key=str) == [f"{number:04}.png" for number in range(2000)]
     assert len(files_below(inbox)) == 2000
-    assert backlog[-1] == 0
+    assert line.backlog[-1] == 0
 
 
 def test_a_sidecar_makes_its_picture_ready_at_the_first_look_and_moves_along(inbox: Path) -> None:
@@ -149,10 +148,10 @@ def test_a_sidecar_makes_its_picture_ready_at_the_first_look_and_moves_along(inb
 def test_a_sidecar_that_came_after_its_picture_had_left_follows_it_later(inbox: Path) -> None:
     clock = Clock()
     with line_on(inbox, polling=True, monotonic=clock, now=lambda: NOON) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, "late.ok", b"")
         clock.advance(2)
-        line.idle(4)
+        line.rest(clock)
         assert files_below(inbox) == {"late.ok"}
         clock.advance(31)
         line.idle_until(lambda: files_below(inbox) == {"done/2026-11-23/late.ok"})
@@ -165,7 +164,7 @@ def test_unfinished_and_hidden_files_are_left_alone(inbox: Path) -> None:
     (inbox / "folder").mkdir()
     clock = Clock()
     with line_on(inbox, monotonic=clock) as line:
-        line.idle(2)
+        line.begin()
         clock.advance(100)
         line.idle()
     assert {path.name for path in inbox.iterdir() if path.is_file()} == names
@@ -179,10 +178,10 @@ def test_a_truncated_jpeg_fails_only_after_30_s_unchanged(inbox: Path) -> None:
     clock = Clock()
     drop(inbox, "cut.jpg", data)
     with line_on(inbox, monotonic=clock, now=lambda: NOON) as line:
-        line.idle(2)
+        line.begin()
         for _ in range(3):
             clock.advance(9.9)
-            line.idle(4)
+            line.rest(clock)
         clock.advance(0.4)
         frame = line.inspect()
         assert frame.image is None
@@ -200,12 +199,12 @@ def test_a_truncated_file_that_grows_to_its_end_is_taken(inbox: Path) -> None:
     clock = Clock()
     path = drop(inbox, "cut.jpg", data[:-40])
     with line_on(inbox, polling=True, monotonic=clock) as line:
-        line.idle(2)
+        line.begin()
         clock.advance(29)
-        line.idle(4)
+        line.rest(clock)
         path.write_bytes(data)
         clock.advance(1.5)
-        line.idle(4)
+        line.rest(clock)
         clock.advance(0.6)
         assert line.inspect().problem is None
 
@@ -213,16 +212,16 @@ def test_a_truncated_file_that_grows_to_its_end_is_taken(inbox: Path) -> None:
 def test_an_empty_file_fails_only_after_30_s(inbox: Path) -> None:
     clock = Clock()
     with line_on(inbox, polling=False, monotonic=clock) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, "empty.png", b"")
-        line.idle(4)
+        line.rest(clock)
         clock.advance(31)
         assert line.inspect().problem == "empty file after 30 s unchanged"
 
 
 def test_a_text_file_that_was_closed_fails_at_once(inbox: Path) -> None:
     with line_on(inbox, polling=False) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, "notes.png", b"Dear line, ...")
         frame = line.inspect()
         assert frame.problem == "not an image: JPEG, PNG, BMP, TIFF or WebP expected"
@@ -246,7 +245,7 @@ def test_a_file_of_too_many_bytes_is_not_even_opened(inbox: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "open", spy)
     with line_on(inbox, polling=False, max_bytes=100) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, "large.png", picture(1, side_px=64))
         frame = line.inspect()
         assert frame.problem is not None
@@ -301,9 +300,9 @@ def test_a_file_that_may_not_be_read_fails_only_after_30_s(inbox: Path) -> None:
     path = drop(inbox, "locked.png", picture(1))
     path.chmod(0)
     with line_on(inbox, monotonic=clock) as line:
-        line.idle(2)
+        line.begin()
         clock.advance(1)
-        line.idle(4)
+        line.rest(clock)
         clock.advance(30)
         assert line.inspect().problem == "cannot be read (Permission denied) after 30 s unchanged"
 
@@ -313,7 +312,7 @@ def test_a_file_that_may_not_be_read_fails_only_after_30_s(inbox: Path) -> None:
 
 def test_nothing_in_done_or_failed_is_ever_overwritten(inbox: Path) -> None:
     with line_on(inbox, polling=False, now=lambda: NOON) as line:
-        line.idle(2)
+        line.begin()
         for number in (1, 2, 3):
             drop(inbox, "board.png", picture(number))
             assert number_of(line.inspect()) == number
@@ -342,7 +341,7 @@ def test_the_board_is_moved_when_the_next_is_asked_for_and_not_when_the_source_i
 
 def test_a_new_file_of_the_same_name_is_a_new_board_while_the_first_is_inspected(inbox: Path) -> None:
     with line_on(inbox, polling=False, now=lambda: NOON) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, "board.png", picture(1))
         first = line.inspect()
         drop(inbox, "board.png", picture(2))
@@ -354,7 +353,7 @@ def test_a_new_file_of_the_same_name_is_a_new_board_while_the_first_is_inspected
 
 def test_a_picture_rewritten_through_an_old_descriptor_is_inspected_again_as_a_new_board(inbox: Path) -> None:
     with line_on(inbox, polling=False) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, ".board", picture(1))
         with (inbox / ".board").open("r+b") as writer:
             (inbox / ".board").rename(inbox / "board.png")
@@ -402,7 +401,7 @@ def test_a_file_that_another_takes_first_is_no_board(inbox: Path, monkeypatch: p
 
 def test_a_claimed_file_that_someone_removes_stops_nothing(inbox: Path) -> None:
     with line_on(inbox, polling=False) as line:
-        line.idle(2)
+        line.begin()
         drop(inbox, "a.png", picture(1))
         frame = line.inspect()
         (inbox / f"processing/{frame.id}~a.png").unlink()
@@ -430,12 +429,12 @@ def test_odd_names_pass_through(inbox: Path, name: bytes) -> None:
     drop(inbox, "zz" + os.fsdecode(name[2:]), b"text")
     clock = Clock()
     with line_on(inbox, now=lambda: NOON, monotonic=clock) as line:
-        line.idle(2)
+        line.begin()
         clock.advance(1)
         frame = line.inspect()
         assert number_of(frame) == 3
         str(frame.file).encode()  # printable: no surrogates
-        line.idle(4)
+        line.rest(clock)
         clock.advance(30)
         assert line.inspect().problem
         line.idle()
@@ -483,7 +482,7 @@ def test_a_closed_source_finds_its_board_in_a_subfolder_again(inbox: Path) -> No
 
 def test_polling_finds_what_no_hint_told_of(inbox: Path) -> None:
     with line_on(inbox, polling=True) as line:
-        line.idle(2)
+        line.begin()
         for number in range(3):
             drop(inbox, f"{number}.png", picture(number))
         assert sorted(number_of(line.inspect()) for _ in range(3)) == [0, 1, 2]
@@ -497,7 +496,7 @@ def test_a_missing_inbox_is_a_source_error_that_says_what_to_do(tmp_path: Path) 
 
 def test_an_inbox_that_vanishes_is_a_source_error(inbox: Path) -> None:
     with line_on(inbox, scan_every_s=0.1) as line:
-        line.idle(2)
+        line.begin()
         inbox.rename(inbox.with_name("elsewhere"))
         with pytest.raises(SourceError, match="cannot be read"):
             line.take()
@@ -542,7 +541,7 @@ def test_nothing_is_left_open_when_the_source_is_closed_or_thrown_into(inbox: Pa
 
 def test_a_source_that_is_told_to_stop_ends(inbox: Path) -> None:
     with line_on(inbox) as line:
-        line.idle(2)
+        line.begin()
         line.stop.set()
         assert list(line.frames) == []
 
@@ -568,10 +567,10 @@ def test_a_folder_that_is_left_as_it_is_gives_each_file_once_over_restarts(inbox
     clock = Clock()
     before = files_below(inbox, hidden=True)
     with line_on(inbox, ledger, after="leave", monotonic=clock, polling=False) as line:
-        line.idle(2)
+        line.begin()
         clock.advance(1)
         assert line.inspect().file == "a.png"
-        line.idle(4)
+        line.rest(clock)
         clock.advance(30)
         assert line.inspect().problem == "not an image: JPEG, PNG, BMP, TIFF or WebP expected after 30 s unchanged"
         clock.advance(31)
@@ -580,7 +579,7 @@ def test_a_folder_that_is_left_as_it_is_gives_each_file_once_over_restarts(inbox
         assert line.inspect().file == "c.png"
         line.idle()
     with line_on(inbox, ledger, after="leave", monotonic=clock) as line:
-        line.idle(2)
+        line.begin()
         clock.advance(31)
         line.idle()
         os.utime(drop(inbox, "a.png", picture(4)), (1, 1))  # written anew: a new board
