@@ -138,7 +138,8 @@ def station(home: Path, inbox: Path, mqtt_port: int, http_port: int) -> Iterator
     config.write_text(
         f'[station]\nname = "aoi-1"\ntopic = "{TOPIC}"\ndata_dir = "{home}/data"\n'
         f'[source]\npath = "{inbox}"\nunchanged_s = {UNCHANGED_S}\nscan_s = 1.0\n'
-        f"[mqtt]\nport = {mqtt_port}\n[http]\nport = {http_port}\n"
+        f'[mqtt]\nport = {mqtt_port}\nprotocol = "3.1.1"\n'
+        f"[http]\nport = {http_port}\n"
         "[evidence]\nstop_below_mb = 200\n"
     )
     log = home / "station.log"

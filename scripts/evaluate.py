@@ -99,7 +99,9 @@ def _at(right: Any, scores: Any, labelled: int, threshold: float) -> dict[str, f
 
 
 def show(figures: dict[str, Any]) -> None:
-    table = Table("class", "AP33", "AP50", "precision", "recall", title=f"{figures['boards']} boards ({figures['split']})")
+    table = Table(
+        "class", "AP33", "AP50", "precision", "recall", title=f"{figures['boards']} boards ({figures['split']})"
+    )
     for name, one in figures["classes"].items():
         table.add_row(name, *(f"{one[column]:.3f}" for column in ("AP33", "AP50", "precision", "recall")))
     best = figures["f_score"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -21,7 +22,7 @@ from station.config import MB, Settings
 from station.detectors.onnx import OnnxDetector
 from station.detectors.store import find_model
 from station.disk import Disks, Room
-from station.errors import ConfigError
+from station.errors import ConfigError, LedgerError
 from station.events import state_of, to_bytes, utc_text
 from station.evidence import FolderEvidence
 from station.health import Fault, Health
@@ -67,7 +68,6 @@ class Station:
         self._asked = threading.Event()
         self._owes = threading.Event()
         self._counts = dict.fromkeys((verdict.value for verdict in Verdict), 0)
-        self._last_seq = 0
         self._backlog = 0
 
         # Config -> ledger -> model -> link -> workers -> web: what the next part needs is there, and safe.
@@ -143,7 +143,10 @@ class Station:
 
     def _build_source(self) -> FolderSource:
         wanted = self._settings.source
-        make_folder(wanted.path, "[source] path")
+        with contextlib.suppress(
+            ConfigError
+        ):  # a share that is away at the moment: the source says so, and waits for it
+            make_folder(wanted.path, "[source] path")
         return FolderSource(
             wanted.path,
             after=wanted.after,
@@ -219,12 +222,15 @@ class Station:
             if feed_every_s is not None and now_s >= next_feed_s and not self._health.stalled():
                 self._notifier.feed()
                 next_feed_s = now_s + feed_every_s - TICK_S
-            if self._link is not None and now_s >= next_beat_s:
-                self._link.tell(f"{self._settings.station.topic}/heartbeat", heartbeat_of(self._vitals()))
-                next_beat_s = now_s + beat_every_s
-            if now_s >= next_housekeeping_s:
-                self._keep_house()
-                next_housekeeping_s = now_s + HOUSEKEEPING_S
+            try:
+                if self._link is not None and now_s >= next_beat_s:
+                    next_beat_s = now_s + beat_every_s
+                    self._link.tell(f"{self._settings.station.topic}/heartbeat", heartbeat_of(self._vitals()))
+                if now_s >= next_housekeeping_s:
+                    next_housekeeping_s = now_s + HOUSEKEEPING_S
+                    self._keep_house()
+            except LedgerError as error:  # the line will say so itself, when it needs the ledger
+                log.warning("housekeeping put off", reason=str(error))
 
     def _look_at_the_disk(self) -> None:
         room, free_mb = self._disks.room(), self._disks.free_bytes() / MB
@@ -250,9 +256,7 @@ class Station:
 
     def _keep_house(self) -> None:
         self._evidence.sweep()
-        self._reading.prune(
-            keep_days=self._settings.ledger.keep_days, keep_ids=self._settings.source.after == "leave"
-        )
+        self._reading.prune(keep_days=self._settings.ledger.keep_days, keep_ids=self._settings.source.after == "leave")
 
     def _on_inspected(self, inspection: Inspection) -> None:
         self._counts[inspection.decision.verdict.value] += 1
@@ -282,7 +286,7 @@ class Station:
         return Gauges(depth.owed, depth.oldest_age_s, connected)
 
     def _vitals(self) -> Vitals:
-        depth = self._reading.depth()
+        depth, last = self._reading.depth(), self._ledger.latest(1)
         link, model = self._link, self._detector.model
         return Vitals(
             station=self._settings.station.name,
@@ -292,7 +296,7 @@ class Station:
             at=utc_text(datetime.now(timezone.utc)),
             uptime_s=time.monotonic() - self._started_s,
             inspections=dict(self._counts),
-            last_seq=self._reading.last_seq(),
+            last_seq=last[0].seq if last else 0,
             owed=depth.owed,
             owed_oldest_s=depth.oldest_age_s,
             refused=depth.refused,
@@ -397,5 +401,7 @@ def make_folder(path: Path, key: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write") from None
+        raise ConfigError(
+            f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write"
+        ) from None
     return path

@@ -330,9 +330,13 @@ def _explain(error: Any, said: Mapping[str, str], file: str) -> str:
     key = ".".join(path)
     where = said.get(key) or next((at for one, at in said.items() if one.startswith(f"{key}.")), file)
     if error["type"] == "extra_forbidden":
-        candidates = [one for one in keys() if one.startswith(f"{path[0]}.")] if len(path) > 1 else list(Settings.model_fields)
+        candidates = (
+            [one for one in keys() if one.startswith(f"{path[0]}.")] if len(path) > 1 else list(Settings.model_fields)
+        )
         what = "key" if len(path) > 1 else "section"
-        return f"{where}: [{path[0]}] {'.'.join(path[1:])}: unknown {what}{_nearest(key, candidates)}".replace("] :", "]:")
+        return f"{where}: [{path[0]}] {'.'.join(path[1:])}: unknown {what}{_nearest(key, candidates)}".replace(
+            "] :", "]:"
+        )
     message = str(error["msg"]).removeprefix("Value error, ")
     given = "" if isinstance(error["input"], dict | BaseModel) else f" (given: {error['input']!r})"
     return f"{where}: [{path[0]}] {'.'.join(path[1:])}: {message}{given}" if path else f"{where}: {message}"

@@ -9,7 +9,13 @@ from typing import Literal
 import structlog
 
 # Libraries that log through stdlib logging: their lines come out in the station's own form.
-NOISY = {"uvicorn.access": logging.WARNING, "paho": logging.WARNING, "watchdog": logging.WARNING, "asyncio": logging.WARNING}
+NOISY = {
+    "uvicorn.error": logging.WARNING,
+    "uvicorn.access": logging.WARNING,
+    "paho": logging.WARNING,
+    "watchdog": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
 
 
 def setup(*, level: str, format: Literal["auto", "json", "console"]) -> None:  # noqa: A002  # the name of the key
@@ -19,7 +25,11 @@ def setup(*, level: str, format: Literal["auto", "json", "console"]) -> None:  #
     *format* "auto" is console on a terminal and JSON anywhere else. Calling it again replaces the former set-up.
     """
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
-    number = logging.getLevelNamesMapping()[level.upper()] if sys.version_info >= (3, 11) else getattr(logging, level.upper())
+    number = (
+        logging.getLevelNamesMapping()[level.upper()]
+        if sys.version_info >= (3, 11)
+        else getattr(logging, level.upper())
+    )
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -41,12 +41,20 @@ class Metrics:
         self._inspections = Counter("station_inspections", "Boards answered", ["verdict"], registry=registry)
         self._defects = Counter("station_defects", "Defects that failed a board", ["label"], registry=registry)
         self._stages = Histogram(
-            "station_stage_duration_seconds", "Time a board spends", ["stage"], buckets=STAGE_BUCKETS_S, registry=registry
+            "station_stage_duration_seconds",
+            "Time a board spends",
+            ["stage"],
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
         )
         self._publishes = Counter("station_mqtt_publishes", "Events sent, by outcome", ["outcome"], registry=registry)
-        self._restarts = Counter("station_loop_restarts", "Loops run again after a failure", ["loop"], registry=registry)
+        self._restarts = Counter(
+            "station_loop_restarts", "Loops run again after a failure", ["loop"], registry=registry
+        )
         self._backlog = Gauge("station_source_backlog", "Pictures that wait in the folder", registry=registry)
-        self._last = Gauge("station_last_inspection_timestamp_seconds", "When the last board was answered", registry=registry)
+        self._last = Gauge(
+            "station_last_inspection_timestamp_seconds", "When the last board was answered", registry=registry
+        )
         self._build = Gauge("station_build_info", "What runs here", ["version", "model"], registry=registry)
         self._build.labels(version=version, model=model).set(1)
         for verdict in Verdict:
@@ -94,5 +102,7 @@ class _Read(Collector):
     def collect(self) -> Iterable[Metric]:
         now = self._read()
         yield GaugeMetricFamily("station_outbox_events", "Events the broker has not acknowledged", now.outbox_events)
-        yield GaugeMetricFamily("station_outbox_oldest_age_seconds", "Age of the oldest of them", now.outbox_oldest_age_s)
+        yield GaugeMetricFamily(
+            "station_outbox_oldest_age_seconds", "Age of the oldest of them", now.outbox_oldest_age_s
+        )
         yield GaugeMetricFamily("station_mqtt_connected", "1 while the broker is there", float(now.mqtt_connected))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from station.errors import LedgerError
 from station.health import Health
 from station.types import Stop
 
@@ -65,8 +66,8 @@ class Worker:
         self._on_restart(self.name)
         log.error("loop failed", loop=self.name, failures=self._failures, error=str(error), exc_info=error)
         self._health.begin(f"{self.name}_failing", str(error) or type(error).__name__)
-        if self._failures >= HOPELESS:
-            self._health.cannot(self.name, f"failed {self._failures} times in a row: {error}")
+        if self._failures >= HOPELESS or isinstance(error, LedgerError):
+            self._health.cannot(self.name, f"failed {self._failures} times: {error}")
 
     def _pause(self) -> None:
         left_s = PAUSES_S[min(self._failures, len(PAUSES_S)) - 1]

@@ -61,7 +61,9 @@ class FakeDetector:
 class FakeGate:
     """Remembers what it showed; raises GateError when *broken*. *before* is called first, to look at the world then."""
 
-    def __init__(self, *, broken: bool = False, before: Callable[[Inspection], None] = lambda _inspection: None) -> None:
+    def __init__(
+        self, *, broken: bool = False, before: Callable[[Inspection], None] = lambda _inspection: None
+    ) -> None:
         self.shown: list[Inspection] = []
         self._broken = broken
         self._before = before

@@ -83,6 +83,8 @@ def test_a_catch_all_that_swallows_stands_once() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}))
-        and not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None)  # tidying up on the way out is fine
+        and not (
+            isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+        )  # tidying up on the way out is fine
     ]
     assert swallowing == ["supervise"]

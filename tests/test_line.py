@@ -45,7 +45,9 @@ def bench(detector: FakeDetector | None = None) -> Bench:
 class Run:
     """One line in a thread, with what it told its listeners."""
 
-    def __init__(self, source: FakeSource, ledger: Any, *, gate: Gate | None = None, may_take: Callable[[], bool] = lambda: True):
+    def __init__(
+        self, source: FakeSource, ledger: Any, *, gate: Gate | None = None, may_take: Callable[[], bool] = lambda: True
+    ):
         self.stop = threading.Event()
         self.inspected: list[Inspection] = []
         self.beats = 0

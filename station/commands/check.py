@@ -41,7 +41,9 @@ def check(settings: Settings) -> bool:
     able = True
     for look in (_model, _source, _data_dir, _ledger, _broker, _serial):
         for finding in look(settings):
-            mark, style = ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
+            mark, style = (
+                ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
+            )
             console.print(Text.assemble((mark, style), f"  {finding.part}: {finding.seen}"))
             able = able and (finding.works or not finding.needed)
     return able
@@ -130,4 +132,6 @@ def _try(act: Callable[[], object]) -> str | None:
 
 
 def _shown(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)
+    )

@@ -67,7 +67,9 @@ def line_of(below: str, payload: bytes) -> Text:
                 said = f"owed {owed}, backlog {document['backlog']}, last seq {document['last_seq']}"
                 return Text.assemble(now, ("heartbeat", "dim"), f" {said}", (f"  {', '.join(faults)}", "red"))
             case "fault":
-                return Text.assemble(now, ("fault    ", "red"), f"{document['what']}: {document['code']}: {document['detail']}")
+                return Text.assemble(
+                    now, ("fault    ", "red"), f"{document['what']}: {document['code']}: {document['detail']}"
+                )
     except (ValueError, KeyError, TypeError):
         pass
     return Text(f"{now}{below}  {payload.decode(errors='replace')}")

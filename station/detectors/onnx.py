@@ -30,7 +30,9 @@ ERRORS: tuple[type[Exception], ...] = (
 )
 
 onnxruntime.disable_telemetry_events()
-onnxruntime.set_default_logger_severity(4)  # what matters comes as an exception; the rest is noise on a service's stderr
+onnxruntime.set_default_logger_severity(
+    4
+)  # what matters comes as an exception; the rest is noise on a service's stderr
 
 
 class OnnxDetector:

@@ -250,7 +250,7 @@ class Claims:
         return self._inbox / DONE / f"{moment.astimezone(timezone.utc):%Y-%m-%d}"
 
     def _trouble(self, error: OSError, path: Path) -> SourceError:
-        text = f"{printable(str(path))} cannot be moved ({error.strerror})"
+        text = f"{printable(str(path))} cannot be moved or written ({error.strerror})"
         if error.errno in _FORBIDDEN:
             text += (
                 f": allow the station's user to write in {printable(str(self._inbox))}, "

@@ -138,8 +138,9 @@ class FolderSource:
                     yield None
                     continue
                 taken = coming.result()
-                if taken is None:  # what comes next must be alone, and so it is now
-                    coming = pool.submit(ahead.next, alone=True)
+                if taken is None:
+                    coming = pool.submit(ahead.next, alone=True)  # nothing is in flight now
+                    yield None
                     continue
                 if not taken.alone:
                     coming = pool.submit(ahead.next, alone=False)
@@ -221,17 +222,25 @@ class _Ahead:
         return self.next(alone=True)
 
     def next(self, *, alone: bool) -> _Taken | None:
-        """The next frame. None: when the inbox is closed, or when the next file must be alone and is not."""
+        """
+        The next frame. None: there is none yet, or the next file must be alone and is not.
+
+        It never waits for long: an interpreter that is told to exit waits for this thread.
+        """
+        rested = False
         while not self._inbox.closed:
             if self._inbox.scan_is_due():
                 self._scan()
             candidate = self._inbox.due()
             if candidate is None:
+                if rested:
+                    break
                 self._inbox.wait()
+                rested = True
                 continue
             if candidate.crashes and not alone:
                 self._inbox.later(candidate, candidate.due_s)
-                return None
+                break
             taken = self._try(candidate)
             if taken is not None:
                 self._on_backlog(len(self._inbox))

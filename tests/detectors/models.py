@@ -34,7 +34,9 @@ def save(
         numpy_helper.from_array(np.asarray(0, dtype), "zero"),
         numpy_helper.from_array(output.astype(dtype), "answer"),
     ]
-    return _write(path, nodes, constants, list(output.shape), kind=kind, names=names, task=task, size=size, inputs=inputs)
+    return _write(
+        path, nodes, constants, list(output.shape), kind=kind, names=names, task=task, size=size, inputs=inputs
+    )
 
 
 def save_seeing(path: Path, *, size: tuple[int, int] = (64, 64)) -> Path:

@@ -51,7 +51,10 @@ FINAL = columns((15, 26, 25, 34, 0.7, 0), (15, 26, 25, 34, 0.9, 1), (48, 48, 52,
 @pytest.mark.parametrize("half", [False, True])
 def test_every_layout_gives_the_same_defects(tmp_path: Path, output: NDArray[np.float32], half: bool) -> None:
     found = detector(save(tmp_path / "m.onnx", output, half=half)).detect(grey())
-    assert [(one.label, round(one.confidence, 2), one.found_by) for one in found] == [("short", 0.9, "m"), ("open", 0.7, "m")]
+    assert [(one.label, round(one.confidence, 2), one.found_by) for one in found] == [
+        ("short", 0.9, "m"),
+        ("open", 0.7, "m"),
+    ]
     for one in found:
         assert (one.box.x, one.box.y, one.box.width, one.box.height) == pytest.approx((15, 26, 10, 8), abs=0.05)
 
