@@ -46,6 +46,7 @@ LINE_STOP_S = 2.0
 DRAIN_S = 5.0
 WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
+PRUNE_CHUNKS = 20  # of some hundred rows each, a minute: more than any line makes, and never long
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
 # machine takes seconds at the most; the link's longest wait is the resolver's.
@@ -78,7 +79,8 @@ class Station:
         self._reading = SqliteOutbox(data_dir / "ledger.db")
         self._health = Health(on_fault=self._on_fault)
         self._disks = Disks(
-            [data_dir, settings.source.path],
+            # An inbox that may only be read is not ours to keep free.
+            [data_dir, settings.source.path] if settings.source.after == "move" else [data_dir],
             evidence_floor_bytes=int(settings.evidence.stop_below_mb * MB),
             stop_floor_bytes=int(settings.ledger.stop_below_mb * MB),
         )
@@ -219,6 +221,7 @@ class Station:
         while not self._asked.wait(TICK_S):
             now_s = time.monotonic()
             self._look_at_the_disk()
+            self._evidence.sweep()
             if feed_every_s is not None and now_s >= next_feed_s and not self._health.stalled():
                 self._notifier.feed()
                 next_feed_s = now_s + feed_every_s - TICK_S

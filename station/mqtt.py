@@ -349,7 +349,7 @@ class MqttLink:
             )
             return STOLEN_PAUSE_S * (1.0 + self._chance())
         self._report(end)
-        return retry_pause_s(self._failures, self._chance)
+        return retry_pause_s(self._failures, self._chance, refused=end.how is How.REFUSED)
 
     def _is_stolen(self, end: End) -> bool:
         if end.how is How.STOLEN:

@@ -96,10 +96,10 @@ class ProtocolChoice:
             self._fell_back_s = now_s
 
 
-def retry_pause_s(failures: int, random: Callable[[], float]) -> float:
+def retry_pause_s(failures: int, random: Callable[[], float], *, refused: bool = False) -> float:
     """How long to wait after so many failures in a row: doubling to a limit, half of it by chance."""
-    most_s = min(RETRY_FIRST_S * 2.0 ** min(failures, 16), RETRY_MOST_S)
-    return most_s * (0.5 + 0.5 * random())
+    limit_s = RETRY_REFUSED_MOST_S if refused else RETRY_MOST_S
+    return min(RETRY_FIRST_S * 2.0 ** min(failures, 16), limit_s) * (0.5 + 0.5 * random())
 
 
 def fate_of(code: int) -> Fate:

@@ -1,0 +1,326 @@
+"""
+Every performance figure of the station, each beside its floor or its peer, measured in one run on this machine.
+
+    scripts/bench [--boards 200] [--peer PYTHON] [--json FILE]
+
+The bundled model, the bundled sample boards (640x640 JPEGs), evidence of every board, a real mosquitto on loopback. --peer
+names an interpreter that has ultralytics, which then predicts the same boards with the same ONNX file.
+Machines are noisy: look at the ratios, not at the milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import paho.mqtt.client as paho
+import psutil
+from paho.mqtt.enums import CallbackAPIVersion
+from rich.console import Console
+from rich.table import Table
+
+from station.assets import ASSETS, SAMPLES
+from station.decide import unknown
+from station.events import GATE_OFF, Aftermath, event_of
+from station.ledger import open_ledger
+from station.types import Frame, Inspection, ModelInfo
+
+MODEL = ASSETS / "pcb-demo.onnx"
+TOPIC = "bench/aoi-1"
+LOOP_ALLOWANCE_MS = 3.0
+LATENCY_ALLOWANCE_MS = 15.0
+OWED = 2000
+
+console = Console()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measurement: *value* against *limit*, which is a floor plus an allowance or a peer's own value."""
+
+    what: str
+    value: float
+    unit: str
+    limit: float | None
+    against: str
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.limit is None else self.value <= self.limit
+
+
+def main() -> int:
+    options = parse()
+    pictures = sorted(one for one in SAMPLES.iterdir() if one.name.startswith(("fail-", "pass-")))
+    home = Path(tempfile.mkdtemp(prefix="station-bench-"))
+    try:
+        figures = list(measure(home, pictures, options.boards, options.peer))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    show(figures)
+    if options.json:
+        document = [{**asdict(one), "reached": one.reached} for one in figures]
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--boards", type=int, default=200, help="boards of the backlog")
+    parser.add_argument("--peer", help="a Python interpreter that has ultralytics")
+    parser.add_argument("--json", type=Path, help="writes the figures there too")
+    return parser.parse_args()
+
+
+def measure(home: Path, pictures: list[Path], boards: int, peer: str | None) -> Iterator[Figure]:
+    """Floors before and after what they are the floor of: the machine may drift in between."""
+    before_ms = bare_run_ms(pictures)
+    loop = backlog(home / "backlog", pictures, boards)
+    after_ms = bare_run_ms(pictures)
+    bare_ms = (before_ms + after_ms) / 2
+    yield Figure("InferenceSession.run, bare (the floor)", bare_ms, "ms", None, f"{before_ms:.1f} before, {after_ms:.1f} after")
+    yield Figure(
+        "folder to PUBACK, a board of a backlog",
+        loop.board_ms,
+        "ms",
+        bare_ms + LOOP_ALLOWANCE_MS,
+        f"bare + {LOOP_ALLOWANCE_MS:g} ms",
+    )
+    yield Figure("memory at the peak", loop.peak_mb, "MB", 200.0, "200 MB")
+    if peer is not None:
+        theirs = ultralytics(peer, home / "peer", pictures, boards)
+        yield Figure("the same by ultralytics predict: a board", loop.board_ms, "ms", theirs["board_ms"], "its time, same ONNX")
+        yield Figure("the same by ultralytics predict: memory", loop.peak_mb, "MB", theirs["peak_mb"] / 2, "half of its memory")
+        yield Figure("start to READY, beside its first result", loop.start_s, "s", theirs["first_s"], "its first result")
+    starts = [start_s(home / f"start-{number}") for number in range(5)]
+    yield Figure("start to READY", statistics.median(starts), "s", 1.5, "1.5 s")
+    idle = quiet(home / "quiet", pictures)
+    yield Figure("file closed to event at a subscriber, idle", idle.latency_ms, "ms", bare_ms + LATENCY_ALLOWANCE_MS, "bare + 15 ms")
+    yield Figure("one core when idle", idle.core_percent, "%", 1.0, "1 %")
+    yield Figure(f"{OWED} owed events after the broker comes back", owed_s(home / "owed"), "s", 2.0, "2 s")
+
+
+def bare_run_ms(pictures: list[Path], runs: int = 60) -> float:
+    """The median time of InferenceSession.run alone, same model and threads, pictures prepared beforehand."""
+    session = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
+    images = [cv2.imread(str(one)) for one in pictures]
+    tensors = [np.ascontiguousarray(one[..., ::-1].transpose(2, 0, 1)[None], np.float32) / 255 for one in images]
+    times: list[float] = []
+    for number in range(runs + 5):
+        began_s = time.perf_counter()
+        session.run(None, {"images": tensors[number % len(tensors)]})
+        times.append(time.perf_counter() - began_s)
+    return statistics.median(times[5:]) * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    board_ms: float
+    peak_mb: float
+    start_s: float
+
+
+def backlog(home: Path, pictures: list[Path], boards: int) -> Backlog:
+    """A full inbox before the start; from the first event to the last, as a subscriber receives them, and all acked."""
+    inbox = home / "inbox"
+    inbox.mkdir(parents=True)
+    for number in range(boards):
+        shutil.copyfile(pictures[number % len(pictures)], inbox / f"board-{number:05}.jpg")
+    with mosquitto() as port, subscriber(port) as arrivals, daemon(home, port) as (process, started_s):
+        times = [arrivals.get(timeout=120) for _ in range(boards)]
+        until_nothing_owed(home)
+        peak_mb = high_water_mb(process.pid)
+    return Backlog((times[-1] - times[0]) / (boards - 1) * 1e3, peak_mb, started_s)
+
+
+def ultralytics(python: str, home: Path, pictures: list[Path], boards: int) -> dict[str, float]:
+    """What ``ultralytics predict`` needs for the same boards and the same ONNX file, in a process of its own."""
+    folder = home / "boards"
+    folder.mkdir(parents=True)
+    for number in range(boards):
+        shutil.copyfile(pictures[number % len(pictures)], folder / f"board-{number:05}.jpg")
+    program = Path(__file__).with_name("bench_ultralytics.py")
+    done = subprocess.run(
+        [python, str(program), str(MODEL), str(folder)], check=True, capture_output=True, text=True, cwd=home
+    )
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def start_s(home: Path) -> float:
+    with daemon(home, free_port()) as (_, started_s):
+        return started_s
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    latency_ms: float
+    core_percent: float
+
+
+def quiet(home: Path, pictures: list[Path], boards: int = 20, rest_s: float = 15.0) -> Quiet:
+    """A station with nothing to do: its CPU time, and how soon it answers when a board comes now and then."""
+    inbox = home / "inbox"
+    with mosquitto() as port, subscriber(port) as arrivals, daemon(home, port) as (process, _):
+        delays: list[float] = []
+        for number in range(boards):
+            content = pictures[number % len(pictures)].read_bytes()
+            (inbox / f"board-{number}.jpg").write_bytes(content)
+            closed_s = time.perf_counter()
+            delays.append(arrivals.get(timeout=30) - closed_s)
+            time.sleep(0.3)  # idle in between is what is measured here
+        watched = psutil.Process(process.pid)
+        before = watched.cpu_times()
+        time.sleep(rest_s)
+        after = watched.cpu_times()
+    used_s = after.user + after.system - before.user - before.system
+    return Quiet(statistics.median(delays) * 1e3, used_s / rest_s * 100)
+
+
+def owed_s(home: Path) -> float:
+    """A ledger that owes 2,000 events, a station without a broker; then the broker comes, until nothing is owed."""
+    (home / "data").mkdir(parents=True)
+    ledger = open_ledger(home / "data" / "ledger.db").ledger
+    for number in range(OWED):
+        inspection = told(number)
+        ledger.record(
+            inspection,
+            lambda entry, it=inspection: event_of(it, entry, Aftermath(GATE_OFF, None), station="bench"),  # type: ignore[misc]  # a default binds it
+            owed=True,
+        )
+    ledger.close()
+    port = free_port()
+    with daemon(home, port), mosquitto(port):
+        began_s = time.perf_counter()
+        until_nothing_owed(home)
+        return time.perf_counter() - began_s
+
+
+def told(number: int) -> Inspection:
+    frame = Frame(str(uuid.uuid4()), None, datetime.now(timezone.utc), "bench", file=f"{number}.jpg", problem="bench")
+    return Inspection(frame, unknown("bench"), ModelInfo("bench", "0" * 64), "bench", "0" * 64, None, 0.0, clock_synced=True)
+
+
+@contextlib.contextmanager
+def daemon(home: Path, mqtt_port: int) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """``station run`` as a service manager starts it; with the seconds from its start to READY=1."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "inbox").mkdir(exist_ok=True)
+    config = home / "station.toml"
+    config.write_text(
+        f'[station]\nname = "bench"\ntopic = "{TOPIC}"\ndata_dir = "{home}/data"\n'
+        f'[source]\npath = "{home}/inbox"\n[mqtt]\nport = {mqtt_port}\n[http]\nport = {free_port()}\n'
+        '[evidence]\nkeep = "all"\nstop_below_mb = 200\n[log]\nlevel = "warning"\n'
+    )
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(home / "notify"))
+    notify.settimeout(30)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STATION_")}
+    began_s = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "station", "run", "-c", str(config)],
+        env={**environment, "NOTIFY_SOCKET": str(home / "notify")},
+    )
+    try:
+        while b"READY=1" not in notify.recv(4096):
+            pass
+        yield process, time.perf_counter() - began_s
+    finally:
+        notify.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait(15)
+
+
+@contextlib.contextmanager
+def mosquitto(port: int | None = None) -> Iterator[int]:
+    port = port or free_port()
+    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    process = subprocess.Popen([program, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not answers(port):
+            time.sleep(0.005)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def subscriber(port: int) -> Iterator[queue.SimpleQueue[float]]:
+    """The times (perf_counter) at which inspection events arrive."""
+    arrivals: queue.SimpleQueue[float] = queue.SimpleQueue()
+    subscribed = threading.Event()
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="bench-subscriber")
+    client.on_connect = lambda client, *_: client.subscribe(f"{TOPIC}/inspection/+", qos=1)
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_message = lambda *_: arrivals.put(time.perf_counter())
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    subscribed.wait(10)
+    try:
+        yield arrivals
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def until_nothing_owed(home: Path) -> None:
+    from station.outbox import SqliteOutbox  # noqa: PLC0415  # only here
+
+    with contextlib.closing(SqliteOutbox(home / "data" / "ledger.db")) as outbox:
+        deadline_s = time.monotonic() + 60
+        while outbox.depth().owed and time.monotonic() < deadline_s:
+            time.sleep(0.005)
+        if outbox.depth().owed:
+            raise SystemExit("events are still owed after a minute")
+
+
+def high_water_mb(pid: int) -> float:
+    line = next(one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmHWM"))
+    return int(line.split()[1]) / 1000
+
+
+def free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def show(figures: list[Figure]) -> None:
+    table = Table("figure", "measured", "limit", "", "against", title=f"{os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}")
+    for one in figures:
+        limit = "" if one.limit is None else f"{one.limit:.2f} {one.unit}"
+        mark = {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[one.reached]
+        table.add_row(one.what, f"{one.value:.2f} {one.unit}", limit, mark, one.against)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The peer of scripts/bench: ``ultralytics predict`` over a folder with the same ONNX file. Runs in its own interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+began_s = time.perf_counter()
+os.environ["YOLO_OFFLINE"] = "True"
+os.environ["YOLO_AUTOINSTALL"] = "False"
+
+from train import allow_missing_torchvision  # noqa: E402  # the clock starts before the imports, as for any process
+
+allow_missing_torchvision()
+from ultralytics import YOLO  # noqa: E402
+
+model, folder = sys.argv[1], sys.argv[2]
+times = []
+for _ in YOLO(model, task="detect").predict(folder, stream=True, imgsz=640, verbose=False, device="cpu", save=False):
+    times.append(time.perf_counter())
+line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM"))
+print(
+    json.dumps(
+        {
+            "first_s": times[0] - began_s,
+            "board_ms": (times[-1] - times[0]) / (len(times) - 1) * 1e3,
+            "peak_mb": int(line.split()[1]) / 1000,
+        }
+    )
+)
