@@ -299,7 +299,7 @@ def until_nothing_owed(home: Path) -> None:
 
 def high_water_mb(pid: int) -> float:
     line = next(one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmHWM"))
-    return int(line.split()[1]) / 1000
+    return int(line.split()[1]) / 1024
 
 
 def free_port() -> int:

@@ -27,7 +27,7 @@ print(
         {
             "first_s": times[0] - began_s,
             "board_ms": (times[-1] - times[0]) / (len(times) - 1) * 1e3,
-            "peak_mb": int(line.split()[1]) / 1000,
+            "peak_mb": int(line.split()[1]) / 1024,
         }
     )
 )

@@ -29,6 +29,7 @@ from station.health import Fault, Health
 from station.heartbeat import Vitals, fault_of, heartbeat_of
 from station.ledger import SqliteLedger, open_ledger
 from station.line import Bench, Listeners, log_inspection, run_line
+from station.memory import give_back, share_one_heap
 from station.metrics import Gauges, Metrics
 from station.mqtt import MqttLink
 from station.mqtt_options import LinkOptions, Tls
@@ -63,6 +64,7 @@ class Station:
     """
 
     def __init__(self, settings: Settings) -> None:
+        share_one_heap()
         self._settings = settings
         self._started_s = time.monotonic()
         self._notifier = Notifier(os.environ)
@@ -76,7 +78,6 @@ class Station:
         opened = open_ledger(data_dir / "ledger.db")
         self._ledger: SqliteLedger = opened.ledger
         self._outbox = SqliteOutbox(data_dir / "ledger.db")
-        self._reading = SqliteOutbox(data_dir / "ledger.db")
         self._health = Health(on_fault=self._on_fault)
         self._disks = Disks(
             # An inbox that may only be read is not ours to keep free.
@@ -116,6 +117,7 @@ class Station:
             api = create_api(health=self._health, vitals=self._vitals, metrics=self._metrics.text)
             web = WebServer(api, host=self._settings.http.host, port=self._settings.http.port)
             web.start()
+        give_back()
         for name, worker in self._workers.items():
             self._health.watch(name, limit_s=LIMITS_S[name])
             worker.start()
@@ -139,7 +141,6 @@ class Station:
             if worker is not None and not worker.stop(within_s=within_s):
                 log.warning("loop did not stop in time", loop=name, within_s=within_s)
         self._outbox.close()
-        self._reading.close()
         self._ledger.close()
         log.info("station stopped")
 
@@ -258,8 +259,10 @@ class Station:
             )
 
     def _keep_house(self) -> None:
-        self._evidence.sweep()
-        self._reading.prune(keep_days=self._settings.ledger.keep_days, keep_ids=self._settings.source.after == "leave")
+        keep_days, keep_ids = self._settings.ledger.keep_days, self._settings.source.after == "leave"
+        for _ in range(PRUNE_CHUNKS):
+            if not self._outbox.prune(keep_days=keep_days, keep_ids=keep_ids):
+                break
 
     def _on_inspected(self, inspection: Inspection) -> None:
         self._counts[inspection.decision.verdict.value] += 1
@@ -284,12 +287,12 @@ class Station:
         self._asked.set()
 
     def _gauges(self) -> Gauges:
-        depth = self._reading.depth()
+        depth = self._outbox.depth()
         connected = self._link is not None and self._link.connected
         return Gauges(depth.owed, depth.oldest_age_s, connected)
 
     def _vitals(self) -> Vitals:
-        depth, last = self._reading.depth(), self._ledger.latest(1)
+        depth, last = self._outbox.depth(), self._ledger.latest(1)
         link, model = self._link, self._detector.model
         return Vitals(
             station=self._settings.station.name,
@@ -326,6 +329,7 @@ def build_detector(settings: Settings) -> OnnxDetector:
         iou=wanted.iou,
         threads=wanted.threads,
     )
+    give_back()  # what building the network took, before the first run takes its own
     detector.warm_up()
     return detector
 

@@ -31,12 +31,12 @@ class Letterbox:
 
     def __init__(self, *, height: int, width: int, dtype: type[np.float32 | np.float16]) -> None:
         self.tensor: NDArray[np.float32 | np.float16] = np.zeros((1, 3, height, width), dtype)
-        self._canvas: Image = np.full((height, width, 3), PAD, np.uint8)
+        self._canvas: Image | None = None  # a line whose pictures have the network's own size never needs it
         self._placed: tuple[int, int, int, int] | None = None
 
     def fill(self, image: Image) -> Placement:
         """Puts *image* into ``tensor``; a picture of the network's own size costs no scaling."""
-        height, width = self._canvas.shape[:2]
+        height, width = self.tensor.shape[2:]
         image_height, image_width = image.shape[:2]
         scale = min(height / image_height, width / image_width)
         new_width = max(1, min(width, round(image_width * scale)))
@@ -46,8 +46,8 @@ class Letterbox:
             source = image
         else:
             place = (left, top, new_width, new_height)
-            if place != self._placed:
-                self._canvas[:] = PAD
+            if self._canvas is None or place != self._placed:
+                self._canvas = np.full((height, width, 3), PAD, np.uint8)
                 self._placed = place
             window = self._canvas[top : top + new_height, left : left + new_width]
             window[:] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)

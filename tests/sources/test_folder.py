@@ -11,6 +11,7 @@ import pytest
 
 from station.errors import SourceError
 from station.sources import folder
+from station.sources.durable import sync_folder
 from station.types import Frame, Image, Recorded
 from tests.sources.boards import PATIENCE_S, Clock, drop, files_below, line_on, open_descriptors, picture, png_head
 from tests.waiting import until
@@ -328,6 +329,18 @@ def test_nothing_in_done_or_failed_is_ever_overwritten(inbox: Path) -> None:
     assert all(path.with_name(f"{path.name}.reason.txt").is_file() for path in failed)
 
 
+def test_a_file_in_failed_that_has_lost_its_reason_is_not_overwritten_either(inbox: Path) -> None:
+    (inbox / "failed").mkdir()
+    drop(inbox, "failed/a.png", b"old")
+    with line_on(inbox, polling=False) as line:
+        line.begin()
+        drop(inbox, "a.png", b"new")
+        line.inspect()
+        line.idle()
+    assert files_below(inbox) == {"failed/a.png", "failed/a~2.png", "failed/a~2.png.reason.txt"}
+    assert (inbox / "failed/a.png").read_bytes() == b"old"
+
+
 def test_the_board_is_moved_when_the_next_is_asked_for_and_not_when_the_source_is_closed(inbox: Path) -> None:
     drop(inbox, "a.png", picture(1))
     drop(inbox, "b.png", picture(2))
@@ -338,6 +351,20 @@ def test_the_board_is_moved_when_the_next_is_asked_for_and_not_when_the_source_i
         assert (inbox / "done/2026-11-23/a.png").is_file()
     assert f"processing/{second.id}~b.png" in files_below(inbox)
     assert first.id != second.id
+
+
+def test_a_claim_is_on_the_disk_before_its_board_is_with_the_line(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, int]] = []
+
+    def spy(path: Path) -> None:
+        synced.append((path.name, len(list((inbox / "processing").glob("*~a.png")))))
+        sync_folder(path)
+
+    monkeypatch.setattr("station.sources.claims.sync_folder", spy)
+    drop(inbox, "a.png", picture(1))
+    with line_on(inbox) as line:
+        line.take()
+        assert synced == [("processing", 1), ("inbox", 1)]
 
 
 def test_a_new_file_of_the_same_name_is_a_new_board_while_the_first_is_inspected(inbox: Path) -> None:
@@ -598,8 +625,11 @@ def test_a_file_on_record_is_not_read_again_and_the_ledger_is_asked_once(inbox: 
 
     for number in range(3):
         drop(inbox, f"{number}.png", picture(number))
-    with line_on(inbox, after="leave", recorded=recorded, scan_every_s=0.1, polling=True) as line:
-        line.idle_until(lambda: len(asked) == 3)
-        line.idle(8)
+    clock = Clock()
+    with line_on(inbox, after="leave", recorded=recorded, polling=True, monotonic=clock) as line:
+        line.begin()
+        for _ in range(6):
+            clock.advance(1.1)
+            line.rest(clock)
     assert len(asked) == 3
     assert len(set(asked)) == 3

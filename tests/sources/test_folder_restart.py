@@ -181,6 +181,7 @@ def test_an_orderly_end_is_no_crash_however_often_it_comes(inbox: Path) -> None:
             frame = line.take()
             assert frame.problem is None
             seen.add(frame.id)
+            assert not list((inbox / "processing").glob(".*.attempts"))
     assert len(seen) == 1
 
 
@@ -216,6 +217,23 @@ def test_after_an_unclean_exit_what_was_in_flight_is_inspected_one_by_one(inbox:
         line.inspect()
         line.idle()
     assert len(line.ledger) == 3
+
+
+def test_a_suspect_is_not_decoded_while_another_board_is_in_flight(inbox: Path) -> None:
+    for number in range(2):
+        drop(inbox, f"{number}.png", picture(number))
+    with line_on(inbox) as line:
+        line.take()
+        until(lambda: len(list((inbox / "processing").glob("*~*"))) == 2, within_s=PATIENCE_S)
+        (second,) = (inbox / "processing").glob("*~1.png")
+    counter = inbox / f"processing/.{second.name.partition('~')[0]}.attempts"
+    counter.write_text("1")
+    with line_on(inbox) as line:
+        assert line.inspect().file == "0.png"
+        with pytest.raises(AssertionError, match="a second attempt"):
+            until(lambda: counter.read_text() != "1", within_s=0.5, what="a second attempt")
+        assert line.inspect().file == "1.png"
+        assert counter.read_text() == "2"
 
 
 def test_an_exception_in_the_line_is_followed_by_the_same_board(inbox: Path) -> None:

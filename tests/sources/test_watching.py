@@ -42,8 +42,9 @@ def test_a_close_and_a_rename_into_place_are_hints_and_a_rename_out_is_none(
 def test_the_stations_own_claims_are_no_events_since_watchdog_would_wait_for_their_other_half(watch: Watch) -> None:
     assert watch.ensure()
     masks = [
-        int(line.rpartition("mask:")[2].split()[0], 16)
-        for path in Path("/proc/self/fdinfo").iterdir()
+        int(line.partition(" mask:")[2].split()[0], 16)
+        for path in list(Path("/proc/self/fdinfo").iterdir())
+        if path.exists()  # the listing itself was one
         for line in path.read_text().splitlines()
         if line.startswith("inotify ")
     ]
