@@ -1,9 +1,9 @@
 """
 What a bare board looks like from the other side: negatives and turned boards, for training.
 
-A binary picture of a board has a twin in which copper and gap have changed places. Every class has its twin too: an open is
-a short of the gap, a mousebite is a spur of it, a pin-hole is a piece of copper in it. Learning from both halves what a
-network can know by heart of one family of layouts.
+A binary picture of a board has a twin in which copper and gap have changed places. Every class has its twin too: an
+open is a short of the gap, a mousebite is a spur of it, a pin-hole is a piece of copper in it. Learning from both
+halves what a network can know by heart of one family of layouts.
 """
 
 from __future__ import annotations

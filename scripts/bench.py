@@ -3,8 +3,8 @@ Every performance figure of the station, each beside its floor or its peer, meas
 
     scripts/bench [--boards 200] [--peer PYTHON] [--json FILE]
 
-The bundled model, the bundled sample boards (640x640 JPEGs), evidence of every board, a real mosquitto on loopback. --peer
-names an interpreter that has ultralytics, which then predicts the same boards with the same ONNX file.
+The bundled model, the bundled sample boards (640x640 JPEGs), evidence of every board, a real mosquitto on loopback.
+--peer names an interpreter that has ultralytics, which then predicts the same boards with the same ONNX file.
 Machines are noisy: look at the ratios, not at the milliseconds.
 """
 
@@ -28,13 +28,14 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnxruntime
 import paho.mqtt.client as paho
 import psutil
+from deeppcb import picture
 from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +44,7 @@ from station.assets import ASSETS, SAMPLES
 from station.decide import unknown
 from station.events import GATE_OFF, Aftermath, event_of
 from station.ledger import open_ledger
-from station.types import Frame, Inspection, ModelInfo
+from station.types import Entry, Frame, Inspection, Message, ModelInfo
 
 MODEL = ASSETS / "pcb-demo.onnx"
 TOPIC = "bench/aoi-1"
@@ -100,7 +101,9 @@ def measure(home: Path, pictures: list[Path], boards: int, peer: str | None) -> 
     loop = backlog(home / "backlog", pictures, boards)
     after_ms = bare_run_ms(pictures)
     bare_ms = (before_ms + after_ms) / 2
-    yield Figure("InferenceSession.run, bare (the floor)", bare_ms, "ms", None, f"{before_ms:.1f} before, {after_ms:.1f} after")
+    yield Figure(
+        "InferenceSession.run, bare (the floor)", bare_ms, "ms", None, f"{before_ms:.1f} before, {after_ms:.1f} after"
+    )
     yield Figure(
         "folder to PUBACK, a board of a backlog",
         loop.board_ms,
@@ -111,13 +114,25 @@ def measure(home: Path, pictures: list[Path], boards: int, peer: str | None) -> 
     yield Figure("memory at the peak", loop.peak_mb, "MB", 200.0, "200 MB")
     if peer is not None:
         theirs = ultralytics(peer, home / "peer", pictures, boards)
-        yield Figure("the same by ultralytics predict: a board", loop.board_ms, "ms", theirs["board_ms"], "its time, same ONNX")
-        yield Figure("the same by ultralytics predict: memory", loop.peak_mb, "MB", theirs["peak_mb"] / 2, "half of its memory")
-        yield Figure("start to READY, beside its first result", loop.start_s, "s", theirs["first_s"], "its first result")
+        yield Figure(
+            "the same by ultralytics predict: a board", loop.board_ms, "ms", theirs["board_ms"], "its time, same ONNX"
+        )
+        yield Figure(
+            "the same by ultralytics predict: memory", loop.peak_mb, "MB", theirs["peak_mb"] / 2, "half of its memory"
+        )
+        yield Figure(
+            "start to READY, beside its first result", loop.start_s, "s", theirs["first_s"], "its first result"
+        )
     starts = [start_s(home / f"start-{number}") for number in range(5)]
     yield Figure("start to READY", statistics.median(starts), "s", 1.5, "1.5 s")
     idle = quiet(home / "quiet", pictures)
-    yield Figure("file closed to event at a subscriber, idle", idle.latency_ms, "ms", bare_ms + LATENCY_ALLOWANCE_MS, "bare + 15 ms")
+    yield Figure(
+        "file closed to event at a subscriber, idle",
+        idle.latency_ms,
+        "ms",
+        bare_ms + LATENCY_ALLOWANCE_MS,
+        "bare + 15 ms",
+    )
     yield Figure("one core when idle", idle.core_percent, "%", 1.0, "1 %")
     yield Figure(f"{OWED} owed events after the broker comes back", owed_s(home / "owed"), "s", 2.0, "2 s")
 
@@ -125,7 +140,7 @@ def measure(home: Path, pictures: list[Path], boards: int, peer: str | None) -> 
 def bare_run_ms(pictures: list[Path], runs: int = 60) -> float:
     """The median time of InferenceSession.run alone, same model and threads, pictures prepared beforehand."""
     session = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
-    images = [cv2.imread(str(one)) for one in pictures]
+    images = [picture(one) for one in pictures]
     tensors = [np.ascontiguousarray(one[..., ::-1].transpose(2, 0, 1)[None], np.float32) / 255 for one in images]
     times: list[float] = []
     for number in range(runs + 5):
@@ -205,11 +220,7 @@ def owed_s(home: Path) -> float:
     ledger = open_ledger(home / "data" / "ledger.db").ledger
     for number in range(OWED):
         inspection = told(number)
-        ledger.record(
-            inspection,
-            lambda entry, it=inspection: event_of(it, entry, Aftermath(GATE_OFF, None), station="bench"),  # type: ignore[misc]  # a default binds it
-            owed=True,
-        )
+        ledger.record(inspection, partial(told_event, inspection), owed=True)
     ledger.close()
     port = free_port()
     with daemon(home, port), mosquitto(port):
@@ -218,9 +229,15 @@ def owed_s(home: Path) -> float:
         return time.perf_counter() - began_s
 
 
+def told_event(inspection: Inspection, entry: Entry) -> Message:
+    return event_of(inspection, entry, Aftermath(GATE_OFF, None), station="bench")
+
+
 def told(number: int) -> Inspection:
     frame = Frame(str(uuid.uuid4()), None, datetime.now(timezone.utc), "bench", file=f"{number}.jpg", problem="bench")
-    return Inspection(frame, unknown("bench"), ModelInfo("bench", "0" * 64), "bench", "0" * 64, None, 0.0, clock_synced=True)
+    return Inspection(
+        frame, unknown("bench"), ModelInfo("bench", "0" * 64), "bench", "0" * 64, None, 0.0, clock_synced=True
+    )
 
 
 @contextlib.contextmanager
@@ -287,7 +304,7 @@ def subscriber(port: int) -> Iterator[queue.SimpleQueue[float]]:
 
 
 def until_nothing_owed(home: Path) -> None:
-    from station.outbox import SqliteOutbox  # noqa: PLC0415  # only here
+    from station.outbox import SqliteOutbox
 
     with contextlib.closing(SqliteOutbox(home / "data" / "ledger.db")) as outbox:
         deadline_s = time.monotonic() + 60
@@ -314,7 +331,14 @@ def answers(port: int) -> bool:
 
 
 def show(figures: list[Figure]) -> None:
-    table = Table("figure", "measured", "limit", "", "against", title=f"{os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}")
+    table = Table(
+        "figure",
+        "measured",
+        "limit",
+        "",
+        "against",
+        title=f"{os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}",
+    )
     for one in figures:
         limit = "" if one.limit is None else f"{one.limit:.2f} {one.unit}"
         mark = {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[one.reached]

@@ -1,4 +1,4 @@
-"""The peer of scripts/bench: ``ultralytics predict`` over a folder with the same ONNX file. Runs in its own interpreter."""
+"""The peer of scripts/bench: ``ultralytics predict`` over a folder with the same ONNX file, in its own interpreter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ultralytics import YOLO  # noqa: E402
 model, folder = sys.argv[1], sys.argv[2]
 times = []
 for _ in YOLO(model, task="detect").predict(folder, stream=True, imgsz=640, verbose=False, device="cpu", save=False):
-    times.append(time.perf_counter())
+    times.append(time.perf_counter())  # noqa: PERF401  # the loop is what is timed
 line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM"))
 print(
     json.dumps(

@@ -1,14 +1,18 @@
 """
 Reads the DeepPCB dataset: names, boxes, and its split by board family.
 
-Source of the format: github.com/tangsanli5201/DeepPCB. One label file per board, one defect a line, ``x1 y1 x2 y2 type`` in
-pixels of the 640x640 image.
+Source of the format: github.com/tangsanli5201/DeepPCB. One label file per board, one defect a line, ``x1 y1 x2 y2
+type`` in pixels of the 640x640 image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 SIZE_PX = 640
@@ -37,6 +41,14 @@ def truths(label_file: Path) -> list[Truth]:
         return []
     rows = (line.split() for line in label_file.read_text().splitlines() if line.strip())
     return [Truth(int(kind) - 1, *map(float, (x1, y1, x2, y2))) for x1, y1, x2, y2, kind in rows]
+
+
+def picture(path: Path) -> NDArray[np.uint8]:
+    """The picture at *path*, height x width x 3 bytes. Raises SystemExit when it is not there."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise SystemExit(f"{path} is no picture: is this the DeepPCB folder?")
+    return np.asarray(image, np.uint8)
 
 
 def to_yolo(found: list[Truth]) -> str:

@@ -120,7 +120,7 @@ def print_event(event: dict[str, Any]) -> None:
 
 def owed_nothing(page: str) -> bool:
     """True once the station's own count of unacknowledged events is zero."""
-    from urllib.request import urlopen  # noqa: PLC0415  # only here
+    from urllib.request import urlopen
 
     deadline_s = time.monotonic() + 10.0
     while time.monotonic() < deadline_s:
@@ -185,9 +185,9 @@ def subscriber(port: int, events: queue.Queue[dict[str, Any]]) -> Iterator[None]
 @contextlib.contextmanager
 def broker(port: int) -> Iterator[None]:
     """The embedded broker (amqtt, MQTT 3.1.1), on loopback only, in a thread of this process."""
-    import logging  # noqa: PLC0415  # only to quieten the broker
+    import logging
 
-    from amqtt.broker import Broker  # noqa: PLC0415  # from the demo extra
+    from amqtt.broker import Broker
 
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)
     logging.getLogger("transitions").setLevel(logging.CRITICAL)

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import deeppcb
 import numpy as np
 from metric import FScore, Marked, average_precision, best_f_score, match
@@ -58,12 +57,12 @@ def evaluate(detector: OnnxDetector, root: Path, split: str) -> dict[str, Any]:
     labelled: list[Marked] = []
     highest_on_templates: list[float] = []
     for number, name in enumerate(track(names, description="judging boards")):
-        for one in detector.detect(cv2.imread(str(root / "images" / f"{name}.jpg"))):
+        for one in detector.detect(deeppcb.picture(root / "images" / f"{name}.jpg")):
             kind, box = detector.labels.index(one.label), one.box
             found.append(Marked(number, kind, box.x, box.y, box.x + box.width, box.y + box.height, one.confidence))
-        for truth in deeppcb.truths(root / "labels" / f"{name}.txt"):
-            labelled.append(Marked(number, truth.class_id, truth.x1, truth.y1, truth.x2, truth.y2))
-        on_template = detector.detect(cv2.imread(str(root / "templates" / f"{name}.jpg")))
+        truths = deeppcb.truths(root / "labels" / f"{name}.txt")
+        labelled.extend(Marked(number, one.class_id, one.x1, one.y1, one.x2, one.y2) for one in truths)
+        on_template = detector.detect(deeppcb.picture(root / "templates" / f"{name}.jpg"))
         highest_on_templates.append(max((one.confidence for one in on_template), default=0.0))
     kinds = range(len(deeppcb.CLASSES))
     paper = [match(found, labelled, class_id=kind, over=PAPER_IOU) for kind in kinds]

@@ -24,7 +24,7 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Detections of one class, best first: which are right, with their scores, and how many labelled boxes there are."""
+    """Detections of one class, best first: which are right, their scores, and how many labelled boxes there are."""
 
     right: NDArray[np.bool_]
     scores: NDArray[np.float64]

@@ -3,8 +3,8 @@ Picks the bundled sample boards from DeepPCB's val part: six defective boards, t
 
     python scripts/samples.py --data DIR/deeppcb
 
-The three templates are taken from those that the bundled model passes, since a sample shows how the station answers; how
-often it is wrong on all of them is a figure of the model's card.
+The three templates are taken from those that the bundled model passes, since a sample shows how the station answers;
+how often it is wrong on all of them is a figure of the model's card.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import shutil
 from pathlib import Path
 
-import cv2
 import deeppcb
 from evaluate import detector_of
 
@@ -32,7 +31,7 @@ def main() -> None:
     recipe = Recipe("default", 0.5)
 
     def verdict(path: Path) -> Verdict:
-        return decide(detector.detect(cv2.imread(str(path))), recipe).verdict
+        return decide(detector.detect(deeppcb.picture(path)), recipe).verdict
 
     shutil.rmtree(SAMPLES, ignore_errors=True)
     SAMPLES.mkdir(parents=True)

@@ -61,7 +61,8 @@ def main() -> None:
             warmup_epochs=0.5,
             amp=options.device != "cpu",
             # The boards are binary and registered: colour and perspective never change; side, place and scale do.
-            hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, fliplr=0.5, flipud=0.5, translate=0.1, scale=0.35, mosaic=0.0, close_mosaic=0,
+            hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, fliplr=0.5, flipud=0.5, translate=0.1, scale=0.35,
+            mosaic=0.0, close_mosaic=0,
             project=str(out),
             name="run",
             exist_ok=True,
@@ -145,7 +146,7 @@ def allow_missing_torchvision() -> None:
         vars(stand_in).update(__version__="0.0.0", ops=ops)
         sys.modules.update({"torchvision": stand_in, "torchvision.ops": ops})
         real = importlib.metadata.version
-        importlib.metadata.version = lambda name: "0.0.0" if name == "torchvision" else real(name)
+        vars(importlib.metadata)["version"] = lambda name: "0.0.0" if name == "torchvision" else real(name)
 
 
 def stand_in_nms(boxes: Any, scores: Any, iou: float) -> Any:

@@ -111,8 +111,8 @@ class Station:
             signal.signal(number, self._on_signal)
         web = None
         if self._settings.http.enabled:
-            from station.web.api import create_api  # noqa: PLC0415  # a fifth of a second that not everyone needs
-            from station.web.server import WebServer  # noqa: PLC0415
+            from station.web.api import create_api
+            from station.web.server import WebServer
 
             api = create_api(health=self._health, vitals=self._vitals, metrics=self._metrics.text)
             web = WebServer(api, host=self._settings.http.host, port=self._settings.http.port)
@@ -137,8 +137,7 @@ class Station:
         if web is not None:
             web.stop(within_s=WEB_STOP_S)
         for name, within_s in (("line", LINE_STOP_S), ("publish", DRAIN_S + 1.0), ("mqtt", 5.0)):
-            worker = self._workers.get(name)
-            if worker is not None and not worker.stop(within_s=within_s):
+            if name in self._workers and not self._workers[name].stop(within_s=within_s):
                 log.warning("loop did not stop in time", loop=name, within_s=within_s)
         self._outbox.close()
         self._ledger.close()
@@ -363,7 +362,7 @@ def recipe_sha256(recipe: Recipe) -> str:
 
 
 def build_link(settings: Settings, health: Health, on_change: Callable[[], None]) -> MqttLink | None:
-    """The link to the broker, not connected yet; None with ``[mqtt] enabled = false``: events then wait in the ledger."""
+    """The link to the broker, not connected yet; None with ``[mqtt] enabled = false``: events wait in the ledger."""
     if not settings.mqtt.enabled:
         return None
     name = settings.station.name

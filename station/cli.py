@@ -1,4 +1,4 @@
-"""Commands and exit codes; nothing else. What a command imports, it imports when it is called: ``--help`` is instant."""
+"""Commands and exit codes; nothing else. A command imports what it needs when it is called: ``--help`` is instant."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
     Example: station run -c /etc/station/aoi-1.toml
     Exit: 0 asked to stop, 2 configuration, 3 model, 1 anything else.
     """
-    from station.app import Station  # noqa: PLC0415
+    from station.app import Station
 
     settings = _settings(config, overrides)
     Station(settings).run()
@@ -95,7 +95,7 @@ def check(config: ConfigOption = None, overrides: SetOption = None) -> None:
     Example: station check -c configs/station.toml
     Exit: 0 it can inspect (a broker that is away is only a warning: events wait), 2 something must be mended.
     """
-    from station.commands.check import check as look  # noqa: PLC0415
+    from station.commands.check import check as look
 
     raise typer.Exit(0 if look(_settings(config, overrides)) else EXIT_CONFIG)
 
@@ -117,7 +117,7 @@ def inspect(
     Example: station inspect board.jpg --save annotated
     Exit: 0 all pass, 4 some fail or unknown.
     """
-    from station.commands.inspect import inspect_paths  # noqa: PLC0415
+    from station.commands.inspect import inspect_paths
 
     all_pass = inspect_paths(_settings(config, overrides, optional=True), paths, save=save, as_json=as_json)
     raise typer.Exit(0 if all_pass else EXIT_REJECTS)
@@ -130,7 +130,7 @@ def watch(config: ConfigOption = None, overrides: SetOption = None, as_json: Jso
 
     Example: station watch -c configs/station.toml
     """
-    from station.commands.watch import watch as follow  # noqa: PLC0415
+    from station.commands.watch import watch as follow
 
     follow(_settings(config, overrides), as_json=as_json)
 
@@ -142,9 +142,9 @@ def ledger_status(config: ConfigOption = None, overrides: SetOption = None, as_j
 
     Example: station ledger status
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from station.commands.ledger import print_status  # noqa: PLC0415
+    from station.commands.ledger import print_status
 
     print_status(_ledger(config, overrides), as_json=as_json, console=Console())
 
@@ -161,9 +161,9 @@ def ledger_list(
 
     Example: station ledger list -n 50
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from station.commands.ledger import print_boards  # noqa: PLC0415
+    from station.commands.ledger import print_boards
 
     print_boards(_ledger(config, overrides), limit=limit, as_json=as_json, console=Console())
 
@@ -182,7 +182,7 @@ def ledger_replay(
 
     Example: station ledger replay --since 2026-11-23T06:00:00
     """
-    from station.commands.ledger import Selection, replay  # noqa: PLC0415
+    from station.commands.ledger import Selection, replay
 
     which = Selection(since=_utc(since), until=_utc(until), seqs=_seqs(seq), refused=refused)
     print(f"{replay(_ledger(config, overrides), which)} events are owed again")
@@ -200,17 +200,17 @@ def ledger_export(
 
     Example: station ledger export boards.csv
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from station.commands.ledger import export  # noqa: PLC0415
+    from station.commands.ledger import export
 
     console = Console(stderr=True)
     print(f"{export(_ledger(config, overrides), target, force=force, console=console)} boards written to {target}")
 
 
 def _settings(config: Path | None, overrides: list[str] | None, *, optional: bool = False) -> Settings:
-    from station import log  # noqa: PLC0415
-    from station.config import load, load_or_defaults  # noqa: PLC0415
+    from station import log
+    from station.config import load, load_or_defaults
 
     settings = (load_or_defaults if optional else load)(config, overrides=overrides or ())
     log.setup(level=settings.log.level, format=settings.log.format)

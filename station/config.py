@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from station.errors import ConfigError
 
@@ -189,7 +195,12 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(cls, _settings_cls: type[BaseSettings], init_settings: Any, **_: Any) -> Any:
+    def settings_customise_sources(  # type: ignore[override]  # it is called by name, and takes what it is not named
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # ditto
+        init_settings: PydanticBaseSettingsSource,
+        **_others: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # load() has merged the sources already, in its own documented order
 
 

@@ -11,8 +11,8 @@ def decide(defects: Sequence[Defect], recipe: Recipe) -> Decision:
     """
     FAIL when a defect that nothing suppresses reaches its label's threshold, else PASS.
 
-    A defect is suppressed when its box is smaller than the recipe's minimum area or its centre lies in an ignored region;
-    it is reported, never silent.
+    A defect is suppressed when its box is smaller than the recipe's minimum area or its centre lies in an ignored
+    region; it is reported, never silent.
     """
     judged: list[Judged] = []
     suppressed: list[Suppressed] = []

@@ -1,4 +1,4 @@
-"""Makes the documents that leave the station: the event of an inspection, state, faults. Pure: same input, same bytes."""
+"""Makes the documents that leave the station: the event of an inspection, and its state. Same input, same bytes."""
 
 from __future__ import annotations
 

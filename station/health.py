@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something is wrong: a constant *code* (``broker_away``), its meaning for the operator, and since when (UNIX time)."""
+    """Something is wrong: a constant *code* (``broker_away``), what it means, and since when (UNIX time, s)."""
 
     code: str
     detail: str

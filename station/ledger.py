@@ -157,7 +157,7 @@ class SqliteLedger:
             with self._shared.writing() as db:
                 owe(db, message, made_s=now_s, owed_s=now_s)
         except LedgerError as error:
-            log.error("notice lost", topic=message.topic, error=str(error))  # noqa: TRY400  # the text says it all
+            log.error("notice lost", topic=message.topic, error=str(error))  # the text says it all
             return False
         return True
 

@@ -101,7 +101,7 @@ def _salvage(damaged: Path, fresh: Path, copy: Path, *, now_s: float) -> int:
     except OSError as error:
         if error.errno != errno.EIO:  # no room for the copy: wait for it, and do not leave behind what is owed
             raise
-        log.error("damaged ledger unreadable", error=str(error))  # noqa: TRY400  # the text says it all
+        log.error("damaged ledger unreadable", error=str(error))  # the text says it all
         return 0
     finally:
         file.close()

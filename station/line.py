@@ -14,7 +14,6 @@ from station.errors import DetectorError, GateError
 from station.events import GATE_FAILED, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of
 from station.types import (
     Beat,
-    Decision,
     Detector,
     Entry,
     Evidence,

@@ -14,7 +14,8 @@ def share_one_heap() -> None:
     """
     All threads allocate from one heap. Before any thread is started.
 
-    The station's threads hardly allocate at the same time; a heap for each costs 8 MB at the peak. Without glibc: nothing.
+    The station's threads hardly allocate at the same time; a heap for each costs 8 MB at the peak. Without glibc:
+    nothing.
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_ARENA_MAX, 1)

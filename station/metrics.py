@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     PlatformCollector,
     ProcessCollector,
@@ -26,7 +26,7 @@ STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Values that are read when somebody asks: how many events are owed, how old the oldest is, and is the broker there."""
+    """Values that are read when somebody asks: what is owed, how old the oldest of it is, and is the broker there."""
 
     outbox_events: float
     outbox_oldest_age_s: float

@@ -24,8 +24,8 @@ def listen(
     """
     Calls *on_message* (topic, payload, retained) for all below the station's topic until *stop*; reconnects by itself.
 
-    *on_link* hears (connected, why). Listens by MQTT 3.1.1, which every broker speaks. Raises LinkError when it cannot be
-    tried as configured.
+    *on_link* hears (connected, why). Listens by MQTT 3.1.1, which every broker speaks. Raises LinkError when it
+    cannot be tried as configured.
     """
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv311)
     refused = threading.Event()
@@ -45,7 +45,9 @@ def listen(
     client.on_connect = on_connect
     client.on_connect_fail = lambda *_: on_link(False, f"{options.host}:{options.port} is not reached; trying on")
     client.on_disconnect = on_disconnect
-    client.on_message = lambda _client, _data, message: on_message(message.topic, message.payload, message.retain)
+    client.on_message = lambda _client, _data, message: on_message(
+        message.topic, bytes(message.payload), message.retain
+    )
     try:
         if options.username is not None:
             client.username_pw_set(options.username, options.password())

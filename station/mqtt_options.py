@@ -1,4 +1,4 @@
-"""How to reach the broker, and the pure decisions about a connection: which protocol, how long to wait, what an answer means."""
+"""How to reach the broker, and the pure decisions about a connection: protocol, pauses, what an answer means."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from station.types import Fate
 Protocol: TypeAlias = Literal["5", "3.1.1"]
 
 RETRY_FIRST_S = 0.25
-RETRY_MOST_S = (
-    10.0  # a broker that comes back is found soon, and with jitter a plant full of stations does not fall on it
-)
+RETRY_MOST_S = 1.0  # a broker that comes back is found at once; one attempt a second costs nobody anything
+RETRY_REFUSED_MOST_S = 30.0  # a broker that does not want us as we are configured: somebody must do something first
 STOLEN_PAUSE_S = 60.0  # another client has our id: taking it back at once would be a war
 TRY_5_AGAIN_S = 3600.0
 CLOSES_BEFORE_FALLBACK = 3
@@ -27,7 +26,7 @@ BUSY_CODES = frozenset({0x80, 0x83, 0x91, 0x93, 0x96, 0x97})
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Certificate files, PEM. *ca_file* None: the system's authorities. *cert_file* and *key_file*: ours, both or none."""
+    """Certificate files, PEM. *ca_file* None: the system's authorities. *cert_file*, *key_file*: ours, both or none."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -56,8 +55,8 @@ class ProtocolChoice:
     """
     MQTT 5 first, 3.1.1 where the broker knows no better; 5 is tried again hourly.
 
-    Falls back only on a CONNACK that names the protocol, or after three closes in a row before any CONNACK: an old broker
-    may just hang up on what it cannot read, but a broker that restarts does so too.
+    Falls back only on a CONNACK that names the protocol, or after three closes in a row before any CONNACK: an old
+    broker may just hang up on what it cannot read, but a broker that restarts does so too.
     """
 
     def __init__(self, wanted: Literal["auto", "5", "3.1.1"]) -> None:

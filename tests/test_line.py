@@ -82,7 +82,7 @@ class Run:
 
 
 def until(condition: Callable[[], object]) -> None:
-    from tests.waiting import until as wait  # noqa: PLC0415  # keeps the name short here
+    from tests.waiting import until as wait
 
     wait(condition)
 

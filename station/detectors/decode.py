@@ -27,7 +27,8 @@ def layout_of(shape: Sequence[int | str | None], classes: int) -> Layout | None:
     if len(shape) != 3:
         return None
     middle, last = shape[1], shape[2]
-    # An end-to-end head keeps a few hundred rows; a grid of a whole image has thousands, and 6 columns there are one class.
+    # An end-to-end head keeps a few hundred rows; a grid of a whole image has thousands, and 6 columns there are one
+    # class.
     if last == 6 and (classes != 1 or (isinstance(middle, int) and middle <= 1000)):
         return Layout.FINAL
     if middle == 4 + classes:
@@ -75,7 +76,8 @@ def _suppressed(
         return corners, scores, classes
     boxes = np.column_stack([corners[:, :2], centred[:, 2:4]]).astype(np.float64)
     kept = np.asarray(
-        cv2.dnn.NMSBoxesBatched(boxes, scores.astype(np.float32), classes.astype(np.int32), confidence, iou), np.int64
+        cv2.dnn.NMSBoxesBatched(boxes.tolist(), scores.tolist(), classes.tolist(), confidence, iou),
+        np.int64,
     ).reshape(-1)
     kept = kept[np.argsort(-scores[kept], kind="stable")][:MAX_DETECTIONS]
     return corners[kept], scores[kept], classes[kept]

@@ -1,4 +1,4 @@
-"""A YOLO detection network on ONNX Runtime: checked at load, warm before the first board. The only onnxruntime import."""
+"""A YOLO detection network on ONNX Runtime, checked at load, warm before the first board."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class OnnxDetector:
     """
     Implements ``types.Detector`` for YOLOv5, v8, 11 and end-to-end exports.
 
-    Boxes are in pixels of the original image, clipped to it, best first. Raises ModelError at construction for a file that
-    cannot be used, with what to do about it.
+    Boxes are in pixels of the original image, clipped to it, best first. Raises ModelError at construction for a
+    file that cannot be used, with what to do about it.
     """
 
     def __init__(
@@ -144,8 +144,8 @@ def _session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Measured with YOLO11n at 640 on two cores: planning memory ahead costs 36 MB at the peak and gains no time, while the
-    # arena pays: without it a run takes a third longer.
+    # Measured with YOLO11n at 640 on two cores: planning memory ahead costs 36 MB at the peak and gains no time,
+    # while the arena pays: without it a run takes a third longer.
     options.enable_mem_pattern = False
     # Idle threads must sleep: spinning costs a core between boards, and the decoder and the ledger work meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

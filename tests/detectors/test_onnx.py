@@ -18,8 +18,8 @@ from station.types import Box, Image
 from tests.detectors.models import save, save_seeing
 
 
-def detector(path: Path, **changes: object) -> OnnxDetector:
-    return OnnxDetector(path, **({"name": "m", "confidence": 0.25, "iou": 0.45, "threads": 1} | changes))  # type: ignore[arg-type]  # a test's own mix
+def detector(path: Path, *, iou: float = 0.45, sha256: str | None = None) -> OnnxDetector:
+    return OnnxDetector(path, name="m", confidence=0.25, iou=iou, threads=1, sha256=sha256)
 
 
 def grey(height: int = 64, width: int = 64) -> Image:
@@ -36,7 +36,8 @@ def columns(*candidates: tuple[float, ...]) -> NDArray[np.float32]:
     return np.asarray(candidates, np.float32)[None]
 
 
-# centre 20,30 size 10,8 -> corner 15,26; the second overlaps the first; the third is of the other class; the last too weak
+# centre 20,30 size 10,8 -> corner 15,26; the second overlaps the first; the third is of the other class; the last
+# too weak
 V8 = rows((20, 30, 10, 8, 0.1, 0.9), (21, 30, 10, 8, 0.1, 0.8), (20, 30, 10, 8, 0.7, 0.1), (50, 50, 4, 4, 0.2, 0.1))
 V5 = columns(
     (20, 30, 10, 8, 0.9, 0.1, 1.0),
@@ -163,19 +164,19 @@ def test_a_model_file_that_cannot_be_used_says_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "text.onnx").write_text("this is no network")
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(good.read_bytes()[:200])
-    for path, changes, words in (
-        (tmp_path / "none.onnx", {}, "cannot be read"),
-        (tmp_path / "empty.onnx", {}, "empty"),
-        (tmp_path / "text.onnx", {}, "export it again"),
-        (cut, {}, "export it again"),
-        (good, {"sha256": "0" * 64}, "damaged"),
-        (save(tmp_path / "names.onnx", V8, names=None), {}, "class names"),
-        (save(tmp_path / "evil.onnx", V8, names="__import__('os').getcwd()"), {}, "class names"),
-        (save(tmp_path / "seg.onnx", V8, task="segment"), {}, "segment"),
-        (save(tmp_path / "count.onnx", V8, names="{0: 'a'}"), {}, "1 class names"),
+    for path, sha256, words in (
+        (tmp_path / "none.onnx", None, "cannot be read"),
+        (tmp_path / "empty.onnx", None, "empty"),
+        (tmp_path / "text.onnx", None, "export it again"),
+        (cut, None, "export it again"),
+        (good, "0" * 64, "damaged"),
+        (save(tmp_path / "names.onnx", V8, names=None), None, "class names"),
+        (save(tmp_path / "evil.onnx", V8, names="__import__('os').getcwd()"), None, "class names"),
+        (save(tmp_path / "seg.onnx", V8, task="segment"), None, "segment"),
+        (save(tmp_path / "count.onnx", V8, names="{0: 'a'}"), None, "1 class names"),
     ):
         with pytest.raises(ModelError) as caught:
-            detector(path, **changes)
+            detector(path, sha256=sha256)
         assert words in str(caught.value), path.name
         assert str(path) in str(caught.value)
 

@@ -151,7 +151,7 @@ def test_the_third_crash_on_a_file_sets_it_aside_and_its_neighbours_pass(inbox: 
     assert not [name for name in os.listdir(inbox / "processing") if name.endswith(".attempts")]  # noqa: PTH208  # names
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))])
 def test_kills_at_random_moments_lose_and_repeat_nothing(inbox: Path, seed: int) -> None:
     moments = random.Random(seed)  # noqa: S311  # nothing secret
     names = [f"{number:03}.png" for number in range(120)]
