@@ -16,7 +16,7 @@ from pathlib import Path
 import deeppcb
 from evaluate import detector_of
 
-from station.assets import SAMPLES
+from station.assets import ASSETS, SAMPLES
 from station.decide import decide
 from station.types import Recipe, Verdict
 
@@ -44,7 +44,7 @@ def main() -> None:
         shutil.copyfile(root / "templates" / f"{name}.jpg", SAMPLES / f"pass-template-{name}.jpg")
     whole = (root / "images" / f"{failing[-1]}.jpg").read_bytes()
     (SAMPLES / f"unknown-cut-off-{failing[-1]}.jpg").write_bytes(whole[: int(len(whole) * CUT_OFF_AT)])
-    shutil.copyfile(root / "LICENSE", SAMPLES / "LICENSE")
+    shutil.copyfile(root / "LICENSE", ASSETS / "LICENSE-samples")
     print(*sorted(one.name for one in SAMPLES.iterdir()), sep="\n")
 
 

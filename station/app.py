@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import structlog
 
@@ -75,6 +77,7 @@ class Station:
 
         # Config -> ledger -> model -> link -> workers -> web: what the next part needs is there, and safe.
         data_dir = make_folder(settings.station.data_dir, "[station] data_dir")
+        self._lock = lock_folder(data_dir)
         opened = open_ledger(data_dir / "ledger.db")
         self._ledger: SqliteLedger = opened.ledger
         self._outbox = SqliteOutbox(data_dir / "ledger.db")
@@ -141,6 +144,7 @@ class Station:
                 log.warning("loop did not stop in time", loop=name, within_s=within_s)
         self._outbox.close()
         self._ledger.close()
+        self._lock.close()
         log.info("station stopped")
 
     def _build_source(self) -> FolderSource:
@@ -411,3 +415,16 @@ def make_folder(path: Path, key: str) -> Path:
             f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write"
         ) from None
     return path
+
+
+def lock_folder(folder: Path) -> IO[bytes]:
+    """Holds *folder* for this process until the file is closed. Raises ConfigError when another station has it."""
+    lock = (folder / ".lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigError(
+            f"[station] data_dir = {folder}: another station that runs uses it: give each station its own"
+        ) from None
+    return lock

@@ -68,7 +68,8 @@ def decode(data: bytes) -> Image | None:
     The picture as height x width x 3, BGR, uint8, turned as its EXIF orientation says; None if the decoder refuses it.
 
     Alpha is dropped, grey is spread, and 16 bits become 8. Only for what ``look`` found whole and of a bearable size:
-    the decoder is native code, and allocates what the header asks for.
+    the decoder is native code, and allocates what the header asks for. Of damage within the coded data libjpeg and
+    libpng may still say a line on stderr, which no setting of cv2 reaches.
     """
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

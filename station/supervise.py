@@ -57,6 +57,8 @@ class Worker:
         while not self._stop.is_set():
             try:
                 self._run(self._stop)
+                if not self._stop.is_set():  # or it would be run again at once, and again
+                    raise RuntimeError("the loop ended without being asked to")  # noqa: TRY301  # a failure like any other
             except Exception as error:  # noqa: BLE001, PERF203  # the one place: whatever it was, the loop is run again
                 self._failed(error)
                 self._pause()

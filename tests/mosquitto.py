@@ -35,7 +35,7 @@ def free_port() -> int:
 
 class Mosquitto:
     """
-    One broker, with its files in *folder*; it is not started yet. Use it in ``with``: it starts, and is gone at the end.
+    One broker, with its files in *folder*, not started yet. In a ``with`` it is started, and gone at the end.
 
     *lines* are added to its configuration, where they apply to its one listener. With ``anonymous`` anybody may do
     anything. With ``persistence`` what it has acknowledged survives ``stop`` (and, as brokers go, mostly ``kill``).

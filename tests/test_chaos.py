@@ -84,7 +84,8 @@ def torment(
     in_flight = idle = starting = 0
     restarts = set(chance.sample(range(dose.kills), dose.broker_restarts))
     for number in range(dose.kills):
-        writer.allow(dose.files * (number + 1) // dose.kills)
+        share = dose.files // dose.kills
+        writer.allow(share * number + share // 2)
         station.start(wait=False)
         if number in restarts:
             broker.stop()
@@ -98,11 +99,12 @@ def torment(
             pause(chance.uniform(0.0, 0.5))
         assert station.alive(), f"the station ended by itself: {station.text()[-2000:]}"
         was_ready = station.status("/readyz") == 200
-        if was_ready and chance.random() < 0.7:  # at the worst moment, if there is one: a board is claimed
+        writer.allow(share * (number + 1))
+        if was_ready and chance.random() < 0.7:  # at the worst moment: a board is claimed
             end_s = time.monotonic() + 1.0
             while not station.files("processing") and time.monotonic() < end_s:
                 time.sleep(0.0005)
-            pause(chance.uniform(0.0, 0.02))
+        pause(chance.uniform(0.0, 0.02))
         station.kill()
         if station.files("processing"):
             in_flight += 1

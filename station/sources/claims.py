@@ -126,7 +126,11 @@ class Claims:
 
     def attempt(self, claim: Claim, crashes: int) -> None:
         """A file that was in flight in *crashes* crashes is tried again: another crash will be found to be its next."""
-        write_whole(self._processing / _counter(claim), str(crashes + 1))
+        counter = self._processing / _counter(claim)
+        try:
+            write_whole(counter, str(crashes + 1))
+        except OSError as error:
+            raise self._trouble(error, counter) from error
         self._attempt = (claim, crashes)
 
     def finish(self, claim: Claim, stamp: Stamp | None, problem: str | None) -> Claim | None:

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 import structlog
 
+from station.errors import SourceError
 from station.picture import decode
 from station.sources.claims import Claim, Claims, Leftover
 from station.sources.inbox import Inbox
@@ -270,7 +271,11 @@ class _Ahead:
 
     def _look(self, candidate: Candidate) -> Ready | NotYet | Gone:
         now_s = self._monotonic()
-        settled = settle(candidate, now_s)
+        try:
+            settled = settle(candidate, now_s)
+        except OSError as error:
+            name = printable(str(candidate.path))
+            raise SourceError(f"{name} cannot be looked at ({error.strerror}): is the share there?") from error
         if not isinstance(settled, Stamp):
             return settled
         if candidate.claim is None and self._custody.on_record(candidate.relative, settled):

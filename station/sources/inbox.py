@@ -149,7 +149,7 @@ class Inbox:
                 continue
             try:
                 stamp = stamp_of(entry.stat(follow_symlinks=False))
-            except FileNotFoundError:
+            except OSError:  # gone, or a share that stumbles: the next scan sees it again
                 continue
             if not self._knows(relative, stamp):
                 fresh.append((stamp.mtime_ns, relative, stamp))

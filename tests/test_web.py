@@ -1,0 +1,176 @@
+"""The health port: machines go by the status code, people read the rest."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from station.errors import ConfigError
+from station.health import Health
+from station.heartbeat import Vitals
+from station.metrics import Gauges, Metrics
+from station.web.api import create_api
+from station.web.server import WebServer
+from tests.boards import board
+from tests.daemon import free_port
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def vitals_of(health: Health, *, connected: bool = True, owed: int = 0) -> Vitals:
+    return Vitals(
+        station="aoi-1",
+        version="1.2.3",
+        model="pcb-demo",
+        model_sha256="m",
+        at="2026-11-23T12:00:00.000Z",
+        uptime_s=1.0,
+        inspections={"pass": 0, "fail": 0, "unknown": 0},
+        last_seq=0,
+        owed=owed,
+        owed_oldest_s=2.5,
+        refused=0,
+        connected=connected,
+        protocol="5",
+        beats_s=health.ages_s(),
+        stalled=tuple(health.stalled()),
+        not_ready=health.not_ready(),
+        faults=tuple(health.faults()),
+        free_mb=1234.0,
+        backlog=0,
+    )
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    health = Health(monotonic=clock, wall=clock)
+    health.watch("line", limit_s=30.0)
+    return health
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(version="1.2.3", model="pcb-demo", read=lambda: Gauges(3, 4.5, mqtt_connected=True))
+
+
+@pytest.fixture
+def client(health: Health, metrics: Metrics) -> Iterator[httpx.Client]:
+    port = free_port()
+    api = create_api(health=health, vitals=lambda: vitals_of(health), metrics=metrics.text)
+    server = WebServer(api, host="127.0.0.1", port=port)
+    server.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0, trust_env=False) as client:
+        yield client
+    server.stop(within_s=30.0)
+
+
+def test_a_station_that_is_well_answers_ok_everywhere(client: httpx.Client) -> None:
+    for path in ("/livez", "/readyz"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.text) == (200, "ok\n")
+        assert answer.headers["content-type"].startswith("text/plain")
+    answer = client.get("/health")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/health+json"
+    assert answer.json()["status"] == "pass"
+
+
+def test_verbose_lists_every_check_also_when_all_is_well(client: httpx.Client) -> None:
+    assert client.get("/livez?verbose=1").text == "[+]line ok\nok\n"
+    assert "[+]disk ok\n" in client.get("/readyz?verbose=1").text
+
+
+def test_a_stalled_loop_is_not_alive_and_named(client: httpx.Client, clock: Clock) -> None:
+    clock.now_s += 31.0
+    answer = client.get("/livez")
+    assert answer.status_code == 503
+    assert "[-]line has stalled" in answer.text
+    whole = client.get("/health")
+    assert whole.status_code == 503
+    assert whole.json()["checks"]["line:beat_age"][0] == {
+        "componentType": "component",
+        "observedValue": 31.0,
+        "observedUnit": "s",
+        "status": "fail",
+    }
+
+
+def test_a_full_disk_is_not_ready_and_says_why_but_is_no_reason_to_restart(client: httpx.Client, health: Health) -> None:
+    health.cannot("disk", "3 MB free, 200 MB needed")
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "[-]disk 3 MB free, 200 MB needed" in answer.text
+    assert client.get("/livez").status_code == 200
+    whole = client.get("/health")
+    assert (whole.status_code, whole.json()["status"]) == (503, "fail")
+    assert whole.json()["checks"]["disk:ready"][0]["output"] == "3 MB free, 200 MB needed"
+
+
+def test_a_broker_that_is_away_is_a_warning_and_ready(client: httpx.Client, health: Health) -> None:
+    health.begin("broker_away", "connection refused")
+    assert client.get("/readyz").status_code == 200
+    whole = client.get("/health")
+    assert (whole.status_code, whole.json()["status"]) == (200, "warn")
+    assert whole.json()["notes"] == ["broker_away: connection refused"]
+    assert whole.json()["faults"] == [{"code": "broker_away", "detail": "connection refused", "since_s": 100.0}]
+
+
+def test_every_metric_of_the_interface_is_there_before_the_first_board(client: httpx.Client, metrics: Metrics) -> None:
+    text = client.get("/metrics").text
+    for line in (
+        'station_inspections_total{verdict="unknown"} 0.0',
+        "station_outbox_events 3.0",
+        "station_outbox_oldest_age_seconds 4.5",
+        "station_mqtt_connected 1.0",
+        'station_mqtt_publishes_total{outcome="resent"} 0.0',
+        "station_source_backlog 0.0",
+        'station_build_info{model="pcb-demo",version="1.2.3"} 1.0',
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+    ):
+        assert line in text, line
+    metrics.inspected(board())
+    assert 'station_inspections_total{verdict="pass"} 1.0' in client.get("/metrics").text
+    assert "station_stage_duration_seconds_count" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda client: client.get("/nothing"), lambda client: client.post("/livez"), lambda client: client.get("/")]
+)
+def test_what_is_not_there_is_a_client_error_and_no_traceback(
+    client: httpx.Client, ask: Callable[[httpx.Client], httpx.Response]
+) -> None:
+    assert 400 <= ask(client).status_code < 500
+
+
+def test_a_port_that_is_taken_is_a_config_error_that_names_it(health: Health, metrics: Metrics) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        api = create_api(health=health, vitals=lambda: vitals_of(health), metrics=metrics.text)
+        with pytest.raises(ConfigError, match=rf"\[http\] port: 127\.0\.0\.1:{port} cannot be used"):
+            WebServer(api, host="127.0.0.1", port=port).start()
+
+
+def test_a_server_that_was_stopped_gives_its_port_back(health: Health, metrics: Metrics) -> None:
+    api, port = create_api(health=health, vitals=lambda: vitals_of(health), metrics=metrics.text), free_port()
+    for _ in range(2):
+        server = WebServer(api, host="127.0.0.1", port=port)
+        server.start()
+        assert httpx.get(f"http://127.0.0.1:{port}/livez", timeout=30.0, trust_env=False).status_code == 200
+        server.stop(within_s=30.0)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False)
