@@ -146,6 +146,8 @@ class Station:
         self._ledger.close()
         self._lock.close()
         log.info("station stopped")
+        if self._health.restart_wanted is not None:
+            raise LedgerError(f"stopped to be started anew: {self._health.restart_wanted}")
 
     def _build_source(self) -> FolderSource:
         wanted = self._settings.source
@@ -222,7 +224,7 @@ class Station:
         beat_every_s = self._settings.mqtt.heartbeat_s
         feed_every_s = self._notifier.watchdog_interval_s()
         next_beat_s = next_feed_s = next_housekeeping_s = time.monotonic()
-        while not self._asked.wait(TICK_S):
+        while not self._asked.wait(TICK_S) and self._health.restart_wanted is None:
             now_s = time.monotonic()
             self._look_at_the_disk()
             self._evidence.sweep()

@@ -8,6 +8,7 @@ What can go wrong, by what to do about it.
     ├── DetectorError    this one image cannot be judged: UNKNOWN, go on
     ├── GateError        the result may not have reached the line
     ├── LedgerError      nothing can be recorded: stop taking boards, try again
+    │   ├── LedgerDamagedError  the next start sets it aside and saves what reads: restart    exit 1
     │   └── LedgerTooNewError   made by a newer station: the operator must decide    exit 1
     └── LinkError        the broker cannot be reached as configured
 """
@@ -39,6 +40,10 @@ class GateError(StationError):
 
 class LedgerError(StationError):
     """Raised when the ledger cannot be read or written. Nothing may be answered until it can."""
+
+
+class LedgerDamagedError(LedgerError):
+    """Raised when the ledger's file is damaged. A start repairs it; going on does not."""
 
 
 class LedgerTooNewError(LedgerError):

@@ -39,6 +39,7 @@ class Health:
         self._limits_s: dict[str, float] = {}
         self._faults: dict[str, Fault] = {}
         self._failing: dict[str, str] = {}
+        self.restart_wanted: str | None = None  # why only a start from the beginning helps
 
     def watch(self, loop: str, *, limit_s: float) -> None:
         """From now on *loop* must beat at least every *limit_s* seconds."""

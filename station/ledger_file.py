@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from station.disk import sync_directory
-from station.errors import LedgerError, LedgerTooNewError
+from station.errors import LedgerDamagedError, LedgerError, LedgerTooNewError
 
 VERSION = 1  # PRAGMA user_version
 PAGE_BYTES = 4096
@@ -163,7 +163,8 @@ def ledger_error(path: Path, error: Exception) -> LedgerError:
     """*error* of SQLite or the system, with the file it happened to and what to do."""
     text = str(error)
     advice = next((advice for sign, advice in ADVICE.items() if sign in text), None)
-    return LedgerError(f"ledger {path}: {text}" + (f"; {advice}" if advice else ""))
+    kind = LedgerDamagedError if isinstance(error, sqlite3.Error) and is_damage(error) else LedgerError
+    return kind(f"ledger {path}: {text}" + (f"; {advice}" if advice else ""))
 
 
 class LedgerFile:

@@ -6,9 +6,9 @@ import random
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -19,15 +19,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from station.errors import LinkError
 from station.health import Health
-from station.mqtt_options import (
-    STOLEN_PAUSE_S,
-    LinkOptions,
-    Protocol,
-    ProtocolChoice,
-    fate_of,
-    retry_pause_s,
-    tls_context,
-)
+from station.mqtt_options import LinkOptions, tls_context
+from station.mqtt_protocol import STOLEN_PAUSE_S, End, How, Patience, Protocol, ProtocolChoice, fate_of
 from station.types import Ack, Fate, Stop
 
 log = structlog.get_logger(__name__)
@@ -35,38 +28,20 @@ log = structlog.get_logger(__name__)
 TURN_S = 0.5  # the longest wait for the socket; a publish, an answer or the other end's bytes end it at once
 OFFLINE_S = 2.0  # how long a clean stop waits for the acknowledgement of "offline"
 SESSION_TAKEN_OVER = 0x8E
-REFUSED_PROTOCOL = {0x84, 0x01}  # CONNACK: MQTT 5's and 3.1.1's "unacceptable protocol version"
-STOLEN_WITHIN_S = 5.0  # 3.1.1 does not say why: closed so soon after CONNACK, three times in a row, is another client
-STOLEN_TIMES = 3
+WRONG_PROTOCOL = 0x84  # CONNACK of MQTT 5; paho says it of 3.1.1's 0x01, too
 TOKENS_PER_CONNECTION = 1 << 16  # a packet id is 16 bits
 FRAME_BYTES = 16  # fixed header, topic length, packet id, empty properties: at most
 
 
-class How(Enum):
-    """How a connection ended, as far as it decides what to do next."""
-
-    STOPPED = "stopped"
-    NOT_REACHED = "not reached"
-    CLOSED_EARLY = "closed before CONNACK"
-    WRONG_PROTOCOL = "protocol not spoken"
-    REFUSED = "refused"
-    STOLEN = "client id taken over"
-    LOST = "lost"
-    RETRY_5 = "time to try MQTT 5 again"
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The end of one connection; *lasted_s* since the broker accepted it, None if it never did."""
-
-    how: How
-    reason: str
-    lasted_s: float | None = None
-
-
 @dataclass(slots=True)
 class _Connection:
-    """What is known of the connection that is up, or coming up. Written by paho's callbacks, which only take notes."""
+    """
+    One connection that is up, or coming up. All by packet id, which paho counts anew for each client.
+
+    paho's callbacks write the first group and run inside paho's locks: they take notes, and decide nothing. The second
+    group is under the link's lock, which is held while paho takes a message: an answer is looked at only after its
+    message has been entered here, however fast it was.
+    """
 
     client: paho.Client
     number: int
@@ -76,7 +51,13 @@ class _Connection:
     disconnect: tuple[int, str] | None = None
     receive_maximum: int = 65535
     maximum_packet: int | None = None
-    own: set[int] = field(default_factory=set)  # packet ids of our state messages: no token of anyone's
+    answers: deque[tuple[int, int, str]] = field(default_factory=deque)  # packet id, reason code, its words
+
+    sent_s: dict[int, float] = field(default_factory=dict)  # since when an event waits for its answer
+    own_s: dict[int, float] = field(default_factory=dict)  # the same of our state messages: no token of anyone's
+
+    def token(self, packet_id: int) -> int:
+        return self.number * TOKENS_PER_CONNECTION + packet_id
 
 
 class MqttLink:
@@ -104,17 +85,11 @@ class MqttLink:
         self._health = health
         self._on_change = on_change
         self._monotonic = monotonic
-        self._chance = chance
         self._choice = ProtocolChoice(options.protocol)
-        self._number = 0
+        self._patience = Patience(chance)
+        self._lock = threading.Lock()  # never taken in one of paho's callbacks: they run inside paho's own locks
         self._up: _Connection | None = None
-        self._lock = (
-            threading.Lock()
-        )  # of the two below; never held across a call into paho, whose callbacks hold locks
-        self._sent_s: dict[int, float] = {}
-        self._early: set[int] = set()
-        self._failures = 0
-        self._short_lives = 0
+        self._number = 0
         self._voids = 0
 
     @property
@@ -128,68 +103,64 @@ class MqttLink:
 
     def ready(self) -> bool:
         up = self._up
-        return up is not None and len(self._sent_s) < min(self._options.window, up.receive_maximum - len(up.own))
+        return up is not None and len(up.sent_s) < min(self._options.window, up.receive_maximum - len(up.own_s))
 
     def send(self, topic: str, payload: bytes) -> int:
-        up = self._up
-        if up is None:  # it went down since ready(): the same as lost on the way
-            token = self._next_void()
-            self._ack(Ack(token, Fate.LOST, "no connection"))
-            return token
         size = len(topic.encode()) + len(payload) + FRAME_BYTES
-        if up.maximum_packet is not None and size > up.maximum_packet:
-            token = self._next_void()
-            reason = f"{size} bytes are more than the broker's maximum packet size, {up.maximum_packet}"
-            self._ack(Ack(token, Fate.REFUSED, reason))
-            return token
-        token = _token(up, up.client.publish(topic, payload, qos=1).mid)
         with self._lock:
-            if token in self._early:
-                self._early.discard(token)
-            elif self._up is up:
-                self._sent_s[token] = self._monotonic()
-            else:
-                self._ack(Ack(token, Fate.LOST, "connection lost"))
+            up = self._up
+            if up is not None and (up.maximum_packet is None or size <= up.maximum_packet):
+                packet_id = up.client.publish(topic, payload, qos=1).mid
+                up.sent_s[packet_id] = self._monotonic()
+                return up.token(packet_id)
+        self._voids += 1
+        token = -self._voids  # of what was never sent: below zero, where no packet id leads
+        if up is None:  # it went down since ready(): the same as lost on the way
+            self._ack([Ack(token, Fate.LOST, "no connection")])
+        else:
+            reason = f"{size} bytes are more than the broker's maximum packet size, {up.maximum_packet}"
+            self._ack([Ack(token, Fate.REFUSED, reason)])
         return token
 
     def tell(self, topic: str, payload: bytes) -> None:
-        up = self._up
-        if up is not None:
-            up.client.publish(topic, payload, qos=0)
+        with self._lock:
+            if self._up is not None:
+                self._up.client.publish(topic, payload, qos=0)
 
     def run(self, stop: Stop) -> None:
         """Connects, stays connected, and connects again, until *stop*; then says offline and waits for its ack."""
         while not stop.is_set():
-            end = self._connect_and_stay(stop)
+            self._number += 1
+            protocol = self._choice.next(self._monotonic())
+            end = self._connect_and_stay(protocol, stop)
             if end.how is not How.STOPPED:
-                self._wait(stop, self._after(end))
+                self._wait(stop, self._after(end, protocol))
 
     # One connection, in the link's own thread.
 
-    def _connect_and_stay(self, stop: Stop) -> End:
-        self._number += 1
-        protocol = self._choice.next(self._monotonic())
+    def _connect_and_stay(self, protocol: Protocol, stop: Stop) -> End:
         try:
             connection = _Connection(self._client(protocol), self._number, protocol)
-            self._take_notes(connection)
-            connection.client.connect(self._options.host, self._options.port, keepalive=self._options.keepalive_s)
         except LinkError as error:
             return End(How.REFUSED, str(error))
-        except (OSError, ValueError) as error:
-            return End(How.NOT_REACHED, _network_reason(error))
         accepted_s: float | None = None
         try:
+            self._take_notes(connection)
+            connection.client.connect(self._options.host, self._options.port, keepalive=self._options.keepalive_s)
             end = self._await_connack(connection, stop)
             if end is None:
                 accepted_s = self._monotonic()
                 self._came_up(connection)
-                end = self._stay(connection, stop)
-            if end.how in {How.STOPPED, How.RETRY_5}:
-                self._say_offline(connection, "stopped" if end.how is How.STOPPED else "reconnecting")
+                end = self._stay(connection, stop, since_s=accepted_s)
+                if end.how in {How.STOPPED, How.RETRY_5}:
+                    self._say_offline(connection, "stopped" if end.how is How.STOPPED else "reconnecting")
+        except (OSError, ValueError) as error:
+            if connection.accepted:
+                raise  # no trouble in reaching it: a defect, for the supervisor
+            return End(How.NOT_REACHED, _network_reason(error))
         finally:
             self._went_down(connection)
-        lasted_s = None if accepted_s is None else self._monotonic() - accepted_s
-        return End(end.how, end.reason, lasted_s)
+        return End(end.how, end.reason, None if accepted_s is None else self._monotonic() - accepted_s)
 
     def _client(self, protocol: Protocol) -> paho.Client:
         options = self._options
@@ -202,7 +173,7 @@ class MqttLink:
         )
         client.connect_timeout = options.connect_timeout_s
         client.enable_logger()
-        # Without this a publish from another thread would write to the socket itself, beside the loop's own writes.
+        # Without this a publish would write to the socket in its own thread, beside the loop's writes, and might block.
         client.on_socket_register_write = lambda *_: None
         client.max_inflight_messages_set(0)  # ready() is the limit, and it knows the broker's
         if options.username is not None:
@@ -219,8 +190,6 @@ class MqttLink:
             raise LinkError(f"[mqtt] password_file cannot be read: {error}") from None
 
     def _take_notes(self, connection: _Connection) -> None:
-        """Callbacks run inside paho's locks: they write down what came, and decide nothing."""
-
         def on_connect(_client: paho.Client, _data: object, _flags: object, code: ReasonCode, given: Any) -> None:
             if code.is_failure:
                 connection.refusal = (code.value, str(code))
@@ -234,22 +203,11 @@ class MqttLink:
                 connection.disconnect = (code.value, str(code))
 
         def on_publish(_client: paho.Client, _data: object, mid: int, code: ReasonCode, _given: object) -> None:
-            self._answered(connection, mid, code)
+            connection.answers.append((mid, code.value, str(code)))
 
         connection.client.on_connect = on_connect
         connection.client.on_disconnect = on_disconnect
         connection.client.on_publish = on_publish
-
-    def _answered(self, connection: _Connection, mid: int, code: ReasonCode) -> None:
-        if mid in connection.own:
-            connection.own.discard(mid)
-            return
-        token = _token(connection, mid)
-        with self._lock:
-            if self._sent_s.pop(token, None) is None:
-                self._early.add(token)  # the answer was faster than send(), which will find it here
-        fate = fate_of(code.value)
-        self._ack(Ack(token, fate, "" if fate is Fate.ACCEPTED else f"0x{code.value:02x} {code}"))
 
     def _await_connack(self, connection: _Connection, stop: Stop) -> End | None:
         deadline_s = self._monotonic() + self._options.connect_timeout_s
@@ -258,19 +216,19 @@ class MqttLink:
             problem = connection.client.loop(0.1)
             if connection.refusal is not None:
                 code, words = connection.refusal
-                how = How.WRONG_PROTOCOL if code in REFUSED_PROTOCOL else How.REFUSED
+                how = How.WRONG_PROTOCOL if code == WRONG_PROTOCOL else How.REFUSED
                 return End(how, f"the broker refuses the connection: {words}")
             if problem is not MQTTErrorCode.MQTT_ERR_SUCCESS:
-                return End(How.CLOSED_EARLY, "the broker closed the connection without an answer")
+                hint = " (does it want a client certificate?)" if self._options.tls is not None else ""
+                return End(How.CLOSED_EARLY, f"the broker closed the connection without an answer{hint}")
             if stop.is_set():
-                return End(How.LOST, "stopped before the broker answered")
+                return End(How.STOPPED, "")
             if self._monotonic() >= deadline_s:
                 return End(How.NOT_REACHED, "the broker took the connection but does not answer")
         return None
 
     def _came_up(self, connection: _Connection) -> None:
         self._choice.accepted()
-        self._failures = 0
         self._publish_state(connection, "online", None)
         with self._lock:
             self._up = connection
@@ -280,10 +238,11 @@ class MqttLink:
         log.info("broker connected", host=self._options.host, port=self._options.port, protocol=connection.protocol)
         self._on_change()
 
-    def _stay(self, connection: _Connection, stop: Stop) -> End:
+    def _stay(self, connection: _Connection, stop: Stop, *, since_s: float) -> End:
         while not stop.is_set():
             self._health.beat("mqtt")
             problem = connection.client.loop(TURN_S)
+            self._take_in(connection)
             if connection.disconnect is not None:
                 code, words = connection.disconnect
                 how = How.STOLEN if code == SESSION_TAKEN_OVER else How.LOST
@@ -292,16 +251,36 @@ class MqttLink:
                 return End(How.LOST, f"the connection was lost: {paho.error_string(problem)}")
             now_s = self._monotonic()
             with self._lock:
-                oldest_s = min(self._sent_s.values(), default=now_s)
+                oldest_s = min([*connection.sent_s.values(), *connection.own_s.values()], default=now_s)
             if now_s - oldest_s > self._options.ack_timeout_s:
-                return End(How.LOST, f"an event was not acknowledged for {self._options.ack_timeout_s:g} s")
-            if connection.protocol == "3.1.1" and self._choice.due(now_s) and not self._sent_s:
+                return End(How.SILENT, f"the broker acknowledged nothing for {self._options.ack_timeout_s:g} s")
+            if now_s - since_s >= STOLEN_PAUSE_S:
+                self._health.end("mqtt_client_id_stolen")
+            if connection.protocol == "3.1.1" and self._choice.due(now_s) and not connection.sent_s:
                 return End(How.RETRY_5, "")
         return End(How.STOPPED, "")
 
+    def _take_in(self, connection: _Connection) -> None:
+        """Gives each answer to whom it belongs. What was told at QoS 0 is answered by paho, and belongs to nobody."""
+        found: list[Ack] = []
+        with self._lock:
+            while connection.answers:
+                packet_id, code, words = connection.answers.popleft()
+                fate = fate_of(code)
+                reason = "" if fate is Fate.ACCEPTED else f"0x{code:02x} {words}"
+                if connection.sent_s.pop(packet_id, None) is not None:
+                    found.append(Ack(connection.token(packet_id), fate, reason))
+                elif connection.own_s.pop(packet_id, None) is not None and reason:
+                    log.warning("state refused", topic=f"{self._options.topic}/state", reason=reason)
+        if found:
+            self._ack(found)
+
     def _publish_state(self, connection: _Connection, state: str, why: str | None) -> None:
-        sent = connection.client.publish(f"{self._options.topic}/state", self._state(state, why), qos=1, retain=True)
-        connection.own.add(sent.mid)  # the answer comes in this same thread: it cannot be earlier
+        with self._lock:
+            sent = connection.client.publish(
+                f"{self._options.topic}/state", self._state(state, why), qos=1, retain=True
+            )
+            connection.own_s[sent.mid] = self._monotonic()
 
     def _say_offline(self, connection: _Connection, why: str) -> None:
         """On a clean end the will is not sent: say it, wait for the ack, and only then disconnect."""
@@ -309,9 +288,11 @@ class MqttLink:
             self._up = None
         self._publish_state(connection, "offline", why)
         deadline_s = self._monotonic() + OFFLINE_S
-        while connection.own and self._monotonic() < deadline_s:
+        while connection.own_s and self._monotonic() < deadline_s:
+            self._health.beat("mqtt")
             if connection.client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return
+            self._take_in(connection)
         connection.client.disconnect()
         connection.client.loop(0.1)
 
@@ -319,67 +300,42 @@ class MqttLink:
         """From here on no answer can come: what was under way is lost, and the outbox still owes it."""
         with self._lock:
             self._up = None
-            lost = list(self._sent_s)
-            self._sent_s.clear()
-            self._early.clear()
+        self._take_in(connection)  # what came just before the end
         _close(connection.client)
-        for token in lost:
-            self._ack(Ack(token, Fate.LOST, "connection lost"))
+        lost = [Ack(connection.token(packet_id), Fate.LOST, "connection lost") for packet_id in connection.sent_s]
+        connection.sent_s.clear()
+        if lost:
+            self._ack(lost)
 
     # Between connections.
 
-    def _after(self, end: End) -> float:
-        """Draws the conclusions from how a connection ended; returns how long to wait, in seconds."""
-        now_s = self._monotonic()
-        match end.how:
-            case How.WRONG_PROTOCOL:
-                self._choice.refused(now_s)
-            case How.CLOSED_EARLY:
-                self._choice.closed_early(now_s)
-            case How.RETRY_5:
-                return 0.0
-            case _:
-                pass
-        self._failures += 1
-        if self._is_stolen(end):
+    def _after(self, end: End, protocol: Protocol) -> float:
+        """Draws the conclusions from how a connection ended; returns how long to stay away, in seconds."""
+        self._choice.ended(end.how, now_s=self._monotonic())
+        stolen = self._patience.stolen(end, protocol)
+        where = f"{self._options.host}:{self._options.port}"
+        if end.how is How.REFUSED:
+            self._health.begin("broker_refuses", f"{where}: {end.reason}: look at [mqtt] username, password_file, tls")
+        if stolen:
             self._health.begin(
                 "mqtt_client_id_stolen",
                 f"another client connects as {self._options.client_id}: give each station its own [station] name "
                 "or [mqtt] client_id",
             )
-            return STOLEN_PAUSE_S * (1.0 + self._chance())
-        self._report(end)
-        return retry_pause_s(self._failures, self._chance, refused=end.how is How.REFUSED)
-
-    def _is_stolen(self, end: End) -> bool:
-        if end.how is How.STOLEN:
-            return True
-        short = end.how is How.LOST and end.lasted_s is not None and end.lasted_s < STOLEN_WITHIN_S
-        self._short_lives = self._short_lives + 1 if short else 0
-        if end.lasted_s is not None and end.lasted_s >= STOLEN_PAUSE_S:
-            self._health.end("mqtt_client_id_stolen")
-        return self._short_lives >= STOLEN_TIMES
-
-    def _report(self, end: End) -> None:
-        where = f"{self._options.host}:{self._options.port}"
-        if end.how is How.REFUSED:
-            self._health.begin("broker_refuses", f"{where}: {end.reason}: look at [mqtt] username, password_file, tls")
-        self._health.begin("broker_away", f"{where}: {end.reason}; events wait on disk")
-        log.debug("broker not connected", where=where, how=end.how.value, reason=end.reason)
+        if end.how is not How.RETRY_5:
+            self._health.begin("broker_away", f"{where}: {end.reason}; events wait on disk")
+            log.debug("broker not connected", where=where, how=end.how.value, reason=end.reason)
+        return self._patience.pause_s(end, stolen=stolen)
 
     def _wait(self, stop: Stop, pause_s: float) -> None:
         while pause_s > 0 and not stop.wait(min(pause_s, 1.0)):
             self._health.beat("mqtt")
             pause_s -= 1.0
 
-    def _ack(self, ack: Ack) -> None:
-        self.acks.put(ack)
+    def _ack(self, acks: list[Ack]) -> None:
+        for ack in acks:
+            self.acks.put(ack)
         self._on_change()
-
-    def _next_void(self) -> int:
-        """Tokens of what was never sent: below zero, where no packet id leads."""
-        self._voids += 1
-        return -self._voids
 
 
 def probe(options: LinkOptions) -> str:
@@ -422,16 +378,10 @@ def probe(options: LinkOptions) -> str:
     raise LinkError("; ".join(problems))
 
 
-def _token(connection: _Connection, mid: int) -> int:
-    return connection.number * TOKENS_PER_CONNECTION + mid
-
-
 def _close(client: paho.Client) -> None:
     """Ends the TCP connection as a vanished client would, so that the broker publishes the will where one is due."""
-    client.on_disconnect = None
-    sock = client.socket()
-    if sock is not None:
-        sock.close()
+    client.on_connect = client.on_disconnect = client.on_publish = None
+    client._reset_sockets()  # noqa: SLF001  # else its pair of waking sockets stays open until the garbage is collected
 
 
 def _network_reason(error: Exception) -> str:

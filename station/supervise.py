@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from station.errors import LedgerError
+from station.errors import LedgerDamagedError, LedgerError
 from station.health import Health
 from station.types import Stop
 
@@ -66,6 +66,8 @@ class Worker:
     def _failed(self, error: Exception) -> None:
         self._failures += 1
         self._on_restart(self.name)
+        if isinstance(error, LedgerDamagedError):
+            self._health.restart_wanted = str(error)
         log.error("loop failed", loop=self.name, failures=self._failures, error=str(error), exc_info=error)
         self._health.begin(f"{self.name}_failing", str(error) or type(error).__name__)
         if self._failures >= HOPELESS or isinstance(error, LedgerError):

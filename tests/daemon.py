@@ -1,18 +1,17 @@
-"""The real station, a real broker and a real subscriber, each a process or a connection of its own, for the tests."""
+"""The real station as a process, and who meets it: a subscriber, and the service manager that started it."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from station.types import Image
 from tests.detectors.models import save_seeing
+from tests.mosquitto import Mosquitto, free_port
 from tests.waiting import until
 
 PATIENCE_S = 60.0  # a limit, not a measure: the machine may be busy with something else
@@ -35,11 +35,9 @@ RED_FAILS, BLACK_PASSES = 230, 0  # of the tiny network: its score is the red ch
 Overrides = Mapping[str, Mapping[str, object]]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+def lasting_broker(folder: Path) -> Mosquitto:
+    """A broker that keeps what it has acknowledged over a restart; not started yet."""
+    return Mosquitto(folder, persistence=True, lines=["autosave_on_changes true"])
 
 
 def stays(condition: Callable[[], object], *, for_s: float, what: str) -> None:
@@ -109,6 +107,12 @@ class Daemon:
         }
         self.configure(changes or {})
 
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
     def configure(self, changes: Overrides) -> None:
         """Writes station.toml anew with *changes*; they hold from the next start."""
         for section, values in changes.items():
@@ -136,6 +140,10 @@ class Daemon:
         """Ours, without what would configure a station or a service."""
         foreign = re.compile(r"STATION_|NOTIFY_SOCKET|WATCHDOG_|CREDENTIALS_DIRECTORY|LOG_LEVEL|MODEL_PATH|CONFIDENCE_")
         return {key: value for key, value in os.environ.items() if not foreign.match(key)} | self._environment
+
+    def environment_extra(self, **more: str) -> None:
+        """What its environment holds besides, from the next start."""
+        self._environment.update(more)
 
     def call(self, *arguments: str, within_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Runs another command on this station's configuration to its end."""
@@ -211,44 +219,6 @@ class Daemon:
         return [one for one in found if one.is_file() and one.suffix in {".png", ".jpg"} and one.name[0] != "."]
 
 
-class Broker:
-    """A real mosquitto in *folder*, with persistence, always on the same port."""
-
-    def __init__(self, folder: Path, *, port: int | None = None, extra: str = "") -> None:
-        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-        assert program, "these tests need mosquitto: scripts/test installs it"
-        self.port = port or free_port()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._out = folder / "mosquitto.out"
-        config = folder / "mosquitto.conf"
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\n"
-            f"allow_anonymous {'false' if 'password_file' in extra else 'true'}\n"
-            f"user root\n"  # only heeded for root, who would else become a user without a right to the folder
-            f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
-            f"max_queued_messages 0\n{extra}\n"
-        )
-        self._command = [program, "-c", str(config)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Broker:
-        with self._out.open("ab") as out:
-            self._process = subprocess.Popen(self._command, stdout=out, stderr=out)
-        until(self._answers, within_s=PATIENCE_S, what="mosquitto's port")
-        return self
-
-    def stop(self) -> None:
-        """SIGTERM: it saves what it has acknowledged, as it does when the machine is restarted."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(PATIENCE_S)
-
-    def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
-            return True
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class Received:
     """One message as it came, without the station's own topic before it."""
@@ -274,6 +244,12 @@ class Subscriber:
     messages: list[Received] = field(default_factory=list)
     _subscribed: threading.Event = field(default_factory=threading.Event)
     _client: paho.Client | None = None
+
+    def __enter__(self) -> Subscriber:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> Subscriber:
         client = self._client = paho.Client(
@@ -324,6 +300,12 @@ class ServiceManager:
         self._thread = threading.Thread(target=self._gather, name="service-manager")
         self._thread.start()
 
+    def __enter__(self) -> ServiceManager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def count(self, line: str) -> int:
         return sum(line in message.splitlines() for message in list(self.said))
 
@@ -336,18 +318,3 @@ class ServiceManager:
         while not self._stop.is_set():
             with suppress(TimeoutError):
                 self.said.append(self._socket.recv(4096).decode())
-
-
-def closing_all(*things: Daemon | Broker | Subscriber | ServiceManager) -> Iterator[None]:
-    """For a fixture: yields once, and then takes everything down, whatever the test did."""
-    try:
-        yield
-    finally:
-        for one in things:
-            match one:
-                case Daemon():
-                    one.kill()
-                case Broker() | Subscriber():
-                    one.stop()
-                case ServiceManager():
-                    one.close()

@@ -15,7 +15,7 @@ from station.metrics import Gauges, Metrics
 from station.web.api import create_api
 from station.web.server import WebServer
 from tests.boards import board
-from tests.daemon import free_port
+from tests.mosquitto import free_port
 
 
 class Clock:

@@ -8,49 +8,84 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from station.types import Image
+from station.types import Box, Image
 
 PAD = 114  # the grey that YOLO networks are trained with around the picture
+STRIP_ROWS = 128  # converted at a time: they stay in the cache. 32 to 320 are as fast, all 640 a fifth slower
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the picture lies in the network's input: network pixel = picture pixel * scale + offset."""
+    """Where a picture lies in the network's input: *width_px* x *height_px* there, from (*left_px*, *top_px*) on."""
 
-    scale: float
+    picture_width_px: int
+    picture_height_px: int
+    width_px: int
+    height_px: int
     left_px: int
     top_px: int
+
+    def box(self, x1: float, y1: float, x2: float, y2: float) -> Box | None:
+        """Corners in the network's input as a box in the picture, clipped to it; None if all of it lies in the pad."""
+        across = self.picture_width_px / self.width_px  # not one scale for both: the size there is rounded to pixels
+        down = self.picture_height_px / self.height_px
+        left = min(max((x1 - self.left_px) * across, 0.0), float(self.picture_width_px))
+        right = min(max((x2 - self.left_px) * across, 0.0), float(self.picture_width_px))
+        top = min(max((y1 - self.top_px) * down, 0.0), float(self.picture_height_px))
+        bottom = min(max((y2 - self.top_px) * down, 0.0), float(self.picture_height_px))
+        if right <= left or bottom <= top:
+            return None
+        return Box(left, top, right - left, bottom - top)
 
 
 class Letterbox:
     """
     Scales to fit, centres, pads with grey, and turns H x W x 3 BGR bytes into 1 x 3 x H x W RGB in 0..1.
 
-    One instance, one thread: ``tensor`` is overwritten by every call.
+    One instance, one thread: ``tensor`` is overwritten by every call. Sides are rounded as ultralytics rounds them.
     """
 
     def __init__(self, *, height: int, width: int, dtype: type[np.float32 | np.float16]) -> None:
-        self.tensor: NDArray[np.float32 | np.float16] = np.zeros((1, 3, height, width), dtype)
-        self._canvas: Image | None = None  # a line whose pictures have the network's own size never needs it
-        self._placed: tuple[int, int, int, int] | None = None
+        self.tensor: NDArray[np.float32 | np.float16] = np.full((1, 3, height, width), PAD / 255, dtype)
+        # By table: 0.36 ms at 640 x 640, a multiplication 0.65; and as fast for float16, which OpenCV and numpy convert
+        # slowly: its bit patterns are looked up.
+        table = (np.arange(256, dtype=np.float32) / 255).astype(dtype)
+        bits = np.dtype(np.uint16 if dtype is np.float16 else np.float32)
+        self._table: NDArray[np.uint16 | np.float32] = table.view(bits)
+        self._planes_out: NDArray[np.uint16 | np.float32] = self.tensor[0].view(bits)
+        self._placement: Placement | None = None
+        self._scaled: Image = np.empty((0, 0, 3), np.uint8)
+        self._planes: list[Image] = []
 
     def fill(self, image: Image) -> Placement:
-        """Puts *image* into ``tensor``; a picture of the network's own size costs no scaling."""
+        """Puts *image* into ``tensor``. A picture that fits as it is, or needs only the pad, costs no scaling."""
+        placement = self._place(image)
+        inside = (placement.height_px, placement.width_px)
+        if inside != image.shape[:2]:
+            image = cv2.resize(image, inside[::-1], dst=self._scaled, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]  # cv2's stubs know no dtype; it stays uint8
+        left, right = placement.left_px, placement.left_px + placement.width_px
+        for row in range(0, placement.height_px, STRIP_ROWS):
+            strip = image[row : row + STRIP_ROWS]
+            planes = [plane[: len(strip)] for plane in self._planes]
+            cv2.split(strip, planes)
+            top = placement.top_px + row
+            for plane, out in zip(reversed(planes), self._planes_out, strict=True):  # BGR to RGB
+                cv2.LUT(plane, self._table, dst=out[top : top + len(strip), left:right])
+        return placement
+
+    def _place(self, image: Image) -> Placement:
+        """Where *image* goes; buffers and pad are renewed only when that differs from the last picture's place."""
+        last = self._placement
+        if last is not None and (last.picture_height_px, last.picture_width_px) == image.shape[:2]:
+            return last
         height, width = self.tensor.shape[2:]
-        image_height, image_width = image.shape[:2]
-        scale = min(height / image_height, width / image_width)
-        new_width = max(1, min(width, round(image_width * scale)))
-        new_height = max(1, min(height, round(image_height * scale)))
-        left, top = (width - new_width) // 2, (height - new_height) // 2
-        if (new_height, new_width) == (height, width) == (image_height, image_width):
-            source = image
-        else:
-            place = (left, top, new_width, new_height)
-            if self._canvas is None or place != self._placed:
-                self._canvas = np.full((height, width, 3), PAD, np.uint8)
-                self._placed = place
-            window = self._canvas[top : top + new_height, left : left + new_width]
-            window[:] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-            source = self._canvas
-        np.multiply(source[..., ::-1].transpose(2, 0, 1), np.float32(1 / 255), out=self.tensor[0], casting="unsafe")
-        return Placement(scale, left, top)
+        picture_height, picture_width = image.shape[:2]
+        scale = min(height / picture_height, width / picture_width)
+        inside_width = max(1, min(width, round(picture_width * scale)))
+        inside_height = max(1, min(height, round(picture_height * scale)))
+        left, top = (width - inside_width) // 2, (height - inside_height) // 2
+        self._placement = Placement(picture_width, picture_height, inside_width, inside_height, left, top)
+        self._scaled = np.empty((inside_height, inside_width, 3), np.uint8)  # takes no memory until it is written to
+        self._planes = [np.empty((min(STRIP_ROWS, inside_height), inside_width), np.uint8) for _ in range(3)]
+        self.tensor[:] = PAD / 255
+        return self._placement

@@ -21,11 +21,10 @@ class ModelFile:
     sha256: str | None
 
 
-def find_model(wanted: str) -> ModelFile:
+def find_model(wanted: str, *, assets: Path = ASSETS) -> ModelFile:
     """*wanted*: ``pcb-demo``, or the path of an ``.onnx`` file. Raises ModelError saying what would be accepted."""
     if wanted == BUNDLED:
-        card = json.loads((ASSETS / f"{BUNDLED}.json").read_text())
-        return ModelFile(ASSETS / f"{BUNDLED}.onnx", BUNDLED, card["sha256"])
+        return ModelFile(assets / f"{BUNDLED}.onnx", BUNDLED, _pinned(assets / f"{BUNDLED}.json"))
     path = Path(wanted)
     if path.suffix == ".pt":
         raise ModelError(
@@ -35,3 +34,11 @@ def find_model(wanted: str) -> ModelFile:
     if not path.is_file():
         raise ModelError(f"[detector] model = {wanted}: neither {BUNDLED} nor an .onnx file that is there")
     return ModelFile(path, path.stem, None)
+
+
+def _pinned(card: Path) -> str:
+    """The sha256 that a bundled model's card names: without it a damaged model could not be told from a good one."""
+    try:
+        return str(json.loads(card.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{card} names no sha256 ({error}): install the station again") from None

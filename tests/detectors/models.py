@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,43 @@ def save(
     size: tuple[int, int] = (64, 64),
     half: bool = False,
     inputs: int = 1,
+    channels: int = 3,
+    batch: int | str = 1,
+    told_size: tuple[int, int] | tuple[str, str] | None = None,
+    told_output: list[int | str] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
-    """A network that answers *output* whatever it sees (it adds zero times the picture's mean)."""
+    """
+    A network that answers *output* whatever it sees (it adds zero times the picture's mean).
+
+    *told_size* and *told_output*: what the file says of its input's sides and its output's shape, names where it leaves
+    them open.
+    """
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     dtype = np.float16 if half else np.float32
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-        helper.make_node("Add", ["answer", "nothing"], ["output0"]),
+        helper.make_node("Add", ["answer", "nothing"], ["output0" if told_output is None else "whole"]),
     ]
     constants = [
         numpy_helper.from_array(np.asarray(0, dtype), "zero"),
         numpy_helper.from_array(output.astype(dtype), "answer"),
     ]
+    if told_output is not None:  # how many columns stay is known only at run time, or onnxruntime would work it out
+        nodes.append(helper.make_node("Add", ["ones", "nothing"], ["weights"]))
+        nodes.append(helper.make_node("Greater", ["weights", "zero"], ["which"]))
+        nodes.append(helper.make_node("Compress", ["whole", "which"], ["output0"], axis=output.ndim - 1))
+        constants.append(numpy_helper.from_array(np.ones(output.shape[-1], dtype), "ones"))
     return _write(
-        path, nodes, constants, list(output.shape), kind=kind, names=names, task=task, size=size, inputs=inputs
+        path,
+        nodes,
+        constants,
+        told_output or list(output.shape),
+        kind=kind,
+        metadata={"task": task} | ({} if names is None else {"names": names}) | (metadata or {}),
+        picture=[batch, channels, *(told_size or size)],
+        inputs=inputs,
     )
 
 
@@ -59,28 +82,27 @@ def save_seeing(path: Path, *, size: tuple[int, int] = (64, 64)) -> Path:
         numpy_helper.from_array(np.asarray([[0, 0, 20, 20, 0, 0]], np.float32), "corner"),
         numpy_helper.from_array(np.asarray([1], np.int64), "axis"),
     ]
-    return _write(path, nodes, constants, [1, 1, 6], kind=TensorProto.FLOAT, names=NAMES, task="detect", size=size)
+    metadata = {"task": "detect", "names": NAMES}
+    return _write(path, nodes, constants, [1, 1, 6], kind=TensorProto.FLOAT, metadata=metadata, picture=[1, 3, *size])
 
 
 def _write(
     path: Path,
     nodes: list[onnx.NodeProto],
     constants: list[onnx.TensorProto],
-    shape: list[int],
+    shape: Sequence[int | str],
     *,
     kind: int,
-    names: str | None,
-    task: str,
-    size: tuple[int, int],
+    metadata: dict[str, str],
+    picture: Sequence[int | str],
     inputs: int = 1,
 ) -> Path:
-    given = [helper.make_tensor_value_info("images", kind, [1, 3, *size])]
+    given = [helper.make_tensor_value_info("images", kind, picture)]
     given += [helper.make_tensor_value_info(f"more{number}", kind, [1]) for number in range(inputs - 1)]
     graph = helper.make_graph(
         nodes, "test", given, [helper.make_tensor_value_info("output0", kind, shape)], initializer=constants
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    pairs = {"task": task} | ({"names": names} if names is not None else {})
-    helper.set_model_props(model, pairs)
+    helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
     return path

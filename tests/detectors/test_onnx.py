@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+import structlog
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
-from station.detectors.decode import Layout, decode, layout_of
-from station.detectors.onnx import OnnxDetector
-from station.detectors.preprocess import Letterbox
-from station.detectors.store import find_model
+from station.detectors.onnx import OnnxDetector, _hushed
 from station.errors import DetectorError, ModelError
 from station.types import Box, Image
 from tests.detectors.models import save, save_seeing
+from tests.detectors.outputs import FINAL, V5, V8, columns, rows
 
 
-def detector(path: Path, *, iou: float = 0.45, sha256: str | None = None) -> OnnxDetector:
-    return OnnxDetector(path, name="m", confidence=0.25, iou=iou, threads=1, sha256=sha256)
+def detector(
+    path: Path, *, iou: float = 0.45, sha256: str | None = None, providers: tuple[str, ...] | None = None
+) -> OnnxDetector:
+    return OnnxDetector(path, name="m", confidence=0.25, iou=iou, threads=1, sha256=sha256, providers=providers)
 
 
 def grey(height: int = 64, width: int = 64) -> Image:
     return np.full((height, width, 3), 114, np.uint8)
-
-
-def rows(*candidates: tuple[float, ...]) -> NDArray[np.float32]:
-    """YOLOv8's way: 1 x (4 + C) x N."""
-    return np.asarray(candidates, np.float32).T[None]
-
-
-def columns(*candidates: tuple[float, ...]) -> NDArray[np.float32]:
-    """YOLOv5's way, and the end-to-end one: 1 x N x (5 + C), 1 x N x 6."""
-    return np.asarray(candidates, np.float32)[None]
-
-
-# centre 20,30 size 10,8 -> corner 15,26; the second overlaps the first; the third is of the other class; the last
-# too weak
-V8 = rows((20, 30, 10, 8, 0.1, 0.9), (21, 30, 10, 8, 0.1, 0.8), (20, 30, 10, 8, 0.7, 0.1), (50, 50, 4, 4, 0.2, 0.1))
-V5 = columns(
-    (20, 30, 10, 8, 0.9, 0.1, 1.0),
-    (21, 30, 10, 8, 0.8, 0.1, 1.0),
-    (20, 30, 10, 8, 0.7, 1.0, 0.1),
-    (50, 50, 4, 4, 0.2, 1.0, 0.1),
-)
-FINAL = columns((15, 26, 25, 34, 0.7, 0), (15, 26, 25, 34, 0.9, 1), (48, 48, 52, 52, 0.2, 0))
 
 
 @pytest.mark.parametrize("output", [V8, V5, FINAL], ids=["v8", "v5", "end-to-end"])
@@ -67,18 +53,19 @@ def test_every_layout_gives_the_same_defects(tmp_path: Path, output: NDArray[np.
         (128, 128, (30, 52, 20, 16)),
         (32, 32, (7.5, 13, 5, 4)),
         (64, 128, (30, 52 - 32, 20, 16)),  # 32 x 64 in the middle of 64 x 64: 16 rows of pad above, at half scale
-        (128, 64, (30 - 32, 52, 20, 16)),
+        (128, 64, (0, 52, 18, 16)),  # begins 2 pixels left of the picture: clipped
     ],
 )
 def test_boxes_come_back_in_pixels_of_the_original(
     tmp_path: Path, height: int, width: int, expected: tuple[float, float, float, float]
 ) -> None:
     (found, _) = detector(save(tmp_path / "m.onnx", V8)).detect(grey(height, width))
-    x, y, w, h = expected
-    assert found.box.x == pytest.approx(max(x, 0), abs=0.01)
-    assert found.box.y == pytest.approx(y, abs=0.01)
-    assert found.box.width == pytest.approx(w if x >= 0 else w + x, abs=0.01), "clipped to the picture"
-    assert found.box.height == pytest.approx(h, abs=0.01)
+    assert (found.box.x, found.box.y, found.box.width, found.box.height) == pytest.approx(expected, abs=0.01)
+
+
+def test_what_lies_in_the_pad_is_no_defect(tmp_path: Path) -> None:
+    above = detector(save(tmp_path / "m.onnx", rows((30, 6, 10, 8, 0.9, 0), (30, 30, 10, 8, 0.8, 0))))
+    assert [round(one.confidence, 1) for one in above.detect(grey(64, 128))] == [0.8]
 
 
 def test_blue_green_red_bytes_reach_the_network_as_red_green_blue_up_to_one(tmp_path: Path) -> None:
@@ -90,60 +77,60 @@ def test_blue_green_red_bytes_reach_the_network_as_red_green_blue_up_to_one(tmp_
     assert found.box.x == pytest.approx(2.0, abs=1e-3)
 
 
-def test_the_letterbox_pads_with_grey_and_leaves_nothing_of_the_last_picture() -> None:
-    box = Letterbox(height=64, width=64, dtype=np.float32)
-    box.fill(np.full((64, 128, 3), 255, np.uint8))
-    box.fill(np.full((128, 64, 3), 255, np.uint8))
-    assert box.tensor[0, 0, 32, 0] == pytest.approx(114 / 255)
-    assert box.tensor[0, 0, 0, 32] == pytest.approx(1.0)
+def test_each_picture_is_judged_by_its_own_pixels(tmp_path: Path) -> None:
+    seeing = detector(save_seeing(tmp_path / "m.onnx"))
+    for red in (255, 0, 128):
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[..., 2] = red
+        assert [one.confidence for one in seeing.detect(image)] == ([pytest.approx(red / 255, abs=1e-3)] if red else [])
 
 
-def test_a_very_long_picture_still_fits() -> None:
-    box = Letterbox(height=64, width=64, dtype=np.float32)
-    placement = box.fill(np.zeros((2, 5000, 3), np.uint8))
-    assert placement.scale == pytest.approx(64 / 5000)
+def test_a_model_with_open_shapes_is_used_at_the_size_it_was_exported_for(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "m.onnx",
+        V8,
+        batch="batch",
+        told_size=("height", "width"),
+        told_output=["batch", "rows", "columns"],
+        metadata={"imgsz": "[32, 64]"},
+    )
+    opened = detector(path)
+    assert opened.input_size == (32, 64)
+    assert opened.detect(grey(32, 64))[0].box == Box(15, 26, 10, 6), "clipped to the 32 rows of the picture"
 
 
-@pytest.mark.parametrize("count", [0, 1, 5000])
-def test_any_number_of_candidates_is_decoded(count: int) -> None:
-    random = np.random.default_rng(1)
-    output = np.zeros((1, 6, max(count, 1)), np.float32)
-    output[0, :4] = random.uniform(1, 60, (4, max(count, 1)))
-    output[0, 4, :count] = random.uniform(0.3, 1, count)
-    boxes, scores, classes = decode(output, Layout.ROWS, confidence=0.25, iou=0.45)
-    assert len(boxes) == len(scores) == len(classes) <= 300
-    assert len(scores) >= min(count, 1)
-    assert list(scores) == sorted(scores, reverse=True)
+def test_a_model_of_any_size_that_does_not_say_which_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8, told_size=("height", "width"))
+    with pytest.raises(ModelError, match="any size"):
+        detector(path)
 
 
-@pytest.mark.parametrize(
-    ("shape", "classes", "layout"),
-    [
-        ((1, 84, 8400), 80, Layout.ROWS),
-        ((1, 25200, 85), 80, Layout.COLUMNS),
-        ((1, 300, 6), 80, Layout.FINAL),
-        ((1, 5, 8400), 1, Layout.ROWS),
-        ((1, 25200, 6), 1, Layout.COLUMNS),
-        ((1, 300, 6), 1, Layout.FINAL),
-        ((1, 10, 8400), 6, Layout.ROWS),
-        ((1, 10, 8400), 7, None),
-        ((1, 1000), 1000, None),
-    ],
-)
-def test_the_layout_follows_from_shape_and_class_names(
-    shape: tuple[int, ...], classes: int, layout: Layout | None
-) -> None:
-    assert layout_of(shape, classes) is layout
+def test_an_open_output_that_fits_no_layout_is_refused_at_load(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8, names="{0: 'only'}", told_output=["batch", "rows", "columns"])
+    with pytest.raises(ModelError, match=r"1 x 6 x 4, but with 1 class names"):
+        detector(path)
 
 
-def test_a_network_that_answers_no_number_never_passes_a_board(tmp_path: Path) -> None:
-    broken = V8.copy()
-    broken[0, 0, 3] = np.nan
-    found = detector(save(tmp_path / "m.onnx", broken))
-    with pytest.raises(DetectorError, match="NaN"):
+@pytest.mark.parametrize("output", [rows((20, 30, 10, 8, np.nan, 0.1)), rows((20, 30, 10, 8, -3.0, 2.0))])
+def test_a_network_that_answers_no_scores_never_passes_a_board(tmp_path: Path, output: NDArray[np.float32]) -> None:
+    found = detector(save(tmp_path / "m.onnx", output))
+    with pytest.raises(DetectorError, match="not from 0 to 1"):
         found.detect(grey())
     with pytest.raises(ModelError, match="plain grey picture"):
         found.warm_up()
+
+
+def test_a_network_that_fails_on_a_picture_leaves_it_unjudged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = detector(save(tmp_path / "m.onnx", V8))
+    found.warm_up()
+
+    class Failing:
+        def run(self, *_: object) -> None:
+            raise Fail("out of GPU memory\nat line 1")
+
+    monkeypatch.setattr(found, "_session", Failing())
+    with pytest.raises(DetectorError, match=r"the network failed: out of GPU memory$"):
+        found.detect(grey())
 
 
 def test_a_class_without_a_name_is_no_pass(tmp_path: Path) -> None:
@@ -158,27 +145,60 @@ def test_what_is_no_colour_picture_is_refused(tmp_path: Path, image: Image) -> N
         detector(save(tmp_path / "m.onnx", V8)).detect(image)
 
 
-def test_a_model_file_that_cannot_be_used_says_what_to_do(tmp_path: Path) -> None:
-    good = save(tmp_path / "good.onnx", V8)
-    (tmp_path / "empty.onnx").touch()
-    (tmp_path / "text.onnx").write_text("this is no network")
-    cut = tmp_path / "cut.onnx"
-    cut.write_bytes(good.read_bytes()[:200])
-    for path, sha256, words in (
-        (tmp_path / "none.onnx", None, "cannot be read"),
-        (tmp_path / "empty.onnx", None, "empty"),
-        (tmp_path / "text.onnx", None, "export it again"),
-        (cut, None, "export it again"),
-        (good, "0" * 64, "damaged"),
-        (save(tmp_path / "names.onnx", V8, names=None), None, "class names"),
-        (save(tmp_path / "evil.onnx", V8, names="__import__('os').getcwd()"), None, "class names"),
-        (save(tmp_path / "seg.onnx", V8, task="segment"), None, "segment"),
-        (save(tmp_path / "count.onnx", V8, names="{0: 'a'}"), None, "1 class names"),
-    ):
-        with pytest.raises(ModelError) as caught:
-            detector(path, sha256=sha256)
-        assert words in str(caught.value), path.name
-        assert str(path) in str(caught.value)
+def refused(path: Path, *, sha256: str | None = None) -> str:
+    """What is said of a model that cannot be used; it names the file."""
+    with pytest.raises(ModelError) as caught:
+        detector(path, sha256=sha256)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "cannot be read"), (b"", "empty"), (b"this is no network", "export it again"), (bytes(999), "export it")],
+)
+def test_a_file_that_is_no_network_says_what_to_do(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "m.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    assert words in refused(path)
+
+
+def test_a_file_that_was_cut_off_or_changed_says_what_to_do(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8)
+    assert "is damaged" in refused(path, sha256="0" * 64)
+    path.write_bytes(path.read_bytes()[:200])
+    assert "export it again" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"names": None}, "no class names"),
+        ({"names": "{}"}, "no class names"),
+        ({"names": "{1: 'a', 2: 'b'}"}, "no class names"),
+        ({"names": "__import__('os').getcwd()"}, "no class names"),
+        ({"names": "(" * 5000}, "no class names"),
+        ({"names": "{0: 'a'}"}, "with 1 class names"),
+        ({"task": "segment"}, "task segment"),
+        ({"task": "pose"}, "task pose"),
+        ({"task": "obb"}, "task obb"),
+        ({"task": "classify"}, "task classify"),
+        ({"metadata": {"head": "RTDETRDecoder"}}, "RT-DETR"),
+        ({"inputs": 2}, "not one colour picture"),
+        ({"channels": 1}, "not one colour picture"),
+        ({"batch": 4}, "batch=1"),
+    ],
+)
+def test_a_network_that_is_no_detector_of_ours_says_why(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    assert words in refused(save(tmp_path / "m.onnx", V8, **changes))
+
+
+def test_weights_in_a_second_file_are_refused_since_the_checksum_would_not_cover_them(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8)
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="m.data", size_threshold=0)
+    assert "second file" in refused(path)
 
 
 def test_the_right_checksum_is_accepted_and_told(tmp_path: Path) -> None:
@@ -187,13 +207,61 @@ def test_the_right_checksum_is_accepted_and_told(tmp_path: Path) -> None:
     assert detector(path, sha256=expected).model.sha256 == expected
 
 
-@pytest.mark.parametrize(("wanted", "words"), [("best.pt", "yolo export"), ("nothing", "neither pcb-demo nor")])
-def test_a_model_that_is_not_there_says_what_would_be_accepted(wanted: str, words: str) -> None:
-    with pytest.raises(ModelError, match=words):
-        find_model(wanted)
+def test_class_names_may_be_a_list(tmp_path: Path) -> None:
+    assert detector(save(tmp_path / "m.onnx", V8, names="['x', 'y']")).labels == ("x", "y")
 
 
 def test_overlapping_boxes_of_one_class_are_one_defect(tmp_path: Path) -> None:
     found = detector(save(tmp_path / "m.onnx", V8), iou=0.95).detect(grey())
     assert len(found) == 3, "with a limit that high the second box stays"
-    assert isinstance(found[0].box, Box)
+
+
+def test_a_provider_that_is_not_offered_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"does not offer NoProvider, but: .*CPUExecutionProvider"):
+        detector(save(tmp_path / "m.onnx", V8), providers=("NoProvider",))
+
+
+def test_a_gpu_that_does_not_work_gives_way_to_the_cpu_and_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = onnxruntime.InferenceSession
+    offered = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def session(path: str, options: object, *, providers: list[str], enable_fallback: int) -> object:
+        if "CUDAExecutionProvider" in providers:
+            raise RuntimeError("no CUDA-capable device is detected")
+        return real(path, options, providers=providers, enable_fallback=enable_fallback)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with structlog.testing.capture_logs() as logs:
+        found = detector(save(tmp_path / "m.onnx", V8))
+    assert found.provider == "CPUExecutionProvider"
+    assert [one["provider"] for one in logs if one["event"] == "provider not usable"] == offered[:2]
+    assert capsys.readouterr().out == "", "stdout belongs to station inspect --json"
+
+
+def test_native_noise_is_hushed_only_while_it_lasts(capfd: pytest.CaptureFixture[str]) -> None:
+    with _hushed():
+        os.write(2, b"device discovery failed")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
+
+
+def test_loading_judging_and_failing_write_nothing_on_their_own(tmp_path: Path) -> None:
+    good, bad = save(tmp_path / "good.onnx", V8), tmp_path / "bad.onnx"
+    bad.write_bytes(bytes(999))
+    code = f"""
+import numpy, pathlib
+from station.detectors.onnx import OnnxDetector
+from station.errors import ModelError
+detector = OnnxDetector(pathlib.Path({str(good)!r}), name="m", confidence=0.25, iou=0.45)
+detector.warm_up()
+assert len(detector.detect(numpy.zeros((99, 99, 3), numpy.uint8))) == 2
+try:
+    OnnxDetector(pathlib.Path({str(bad)!r}), name="m", confidence=0.25, iou=0.45)
+except ModelError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=200)
+    assert (done.stdout, done.stderr) == ("refused\n", "")

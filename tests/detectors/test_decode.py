@@ -1,0 +1,171 @@
+"""Network outputs to detections: which layout, which candidates stay, and what is no answer at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from station.detectors.decode import MAX_DETECTIONS, Found, Layout, decode, layout_of
+from station.errors import DetectorError, ModelError
+from tests.detectors.outputs import FINAL, V5, V8, columns, rows
+
+Output = NDArray[np.float32]
+LAYOUTS = pytest.mark.parametrize(
+    ("output", "layout"), [(V8, Layout.ROWS), (V5, Layout.COLUMNS), (FINAL, Layout.FINAL)], ids=["v8", "v5", "final"]
+)
+
+
+def decoded(
+    output: Output, layout: Layout = Layout.ROWS, *, confidence: float = 0.25, iou: float = 0.45
+) -> list[Found]:
+    return decode(output, layout, confidence=confidence, iou=iou)
+
+
+@LAYOUTS
+def test_every_layout_says_the_same(output: Output, layout: Layout) -> None:
+    best, second = decoded(output, layout)
+    assert [best.class_id, second.class_id] == [1, 0], "another class is not suppressed"
+    assert [best.score, second.score] == pytest.approx([0.9, 0.7])
+    assert (best.x1, best.y1, best.x2, best.y2) == (15, 26, 25, 34)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "layout"),
+    [
+        ((1, 84, 8400), 80, Layout.ROWS),
+        ((1, 25200, 85), 80, Layout.COLUMNS),
+        ((1, 300, 6), 80, Layout.FINAL),
+        ((1, 5, 8400), 1, Layout.ROWS),
+        ((1, 25200, 6), 1, Layout.COLUMNS),
+        ((1, 25500, 6), 1, Layout.COLUMNS),  # with the fourth grid of the P6 models
+        ((1, 300, 6), 1, Layout.FINAL),
+        ((1, 2000, 6), 1, Layout.FINAL),
+        ((1, 6, 8400), 2, Layout.ROWS),
+        ((1, 10, 8400), 6, Layout.ROWS),
+    ],
+)
+def test_the_layout_follows_from_shape_and_class_names(shape: tuple[int, ...], classes: int, layout: Layout) -> None:
+    assert layout_of(shape, classes, input_size=(640, 640)) is layout
+
+
+def test_one_class_in_six_columns_is_told_by_the_number_of_grid_cells() -> None:
+    # 96 x 96: 12 x 12 + 6 x 6 + 3 x 3 cells of three anchors are 567 rows, fewer than some end-to-end heads have.
+    assert layout_of((1, 567, 6), 1, input_size=(96, 96)) is Layout.COLUMNS
+    assert layout_of((1, 567, 6), 1, input_size=(640, 640)) is Layout.FINAL
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes"),
+    [
+        ((1, 10, 8400), 7),  # another number of classes than of names
+        ((1, 116, 8400), 80),  # 32 mask coefficients: a segmentation model
+        ((1, 300, 84), 80),  # RT-DETR
+        ((1, 1000), 1000),  # a classifier
+        ((2, 84, 8400), 80),
+        ((1, 84, 85), 80),  # fits two
+    ],
+)
+def test_an_output_that_fits_no_layout_is_refused_with_what_would_fit(shape: tuple[int, ...], classes: int) -> None:
+    with pytest.raises(ModelError, match=f"1 x {4 + classes} x N .* 1 x N x {5 + classes} .* 1 x N x 6"):
+        layout_of(shape, classes, input_size=(640, 640))
+
+
+@LAYOUTS
+@pytest.mark.parametrize("confidence", [0.7, 0.9])
+def test_a_score_that_equals_the_limit_is_found(output: Output, layout: Layout, confidence: float) -> None:
+    limit = float(np.float32(confidence))
+    assert min(one.score for one in decoded(output, layout, confidence=limit)) == limit
+
+
+def test_rows_that_only_fill_up_are_no_detections_even_at_limit_zero() -> None:
+    filled = np.zeros((1, 300, 6), np.float32)
+    filled[0, 0] = (1, 1, 9, 9, 0.001, 0)
+    assert len(decoded(filled, Layout.FINAL, confidence=0.0)) == 1
+    assert decoded(np.zeros((1, 0, 6), np.float32), Layout.FINAL) == []
+    assert decoded(np.zeros((1, 6, 8400), np.float32), confidence=0.0) == []
+
+
+@pytest.mark.parametrize("layout", [Layout.ROWS, Layout.COLUMNS, Layout.FINAL])
+@pytest.mark.parametrize("place", ["box", "score"])
+@pytest.mark.parametrize("values", [(np.nan, 0.0), (np.inf, -np.inf), (-np.inf, 0.0)])
+def test_what_is_no_number_is_no_answer(layout: Layout, place: str, values: tuple[float, float]) -> None:
+    candidates = {Layout.ROWS: 4, Layout.COLUMNS: 4, Layout.FINAL: 4}[layout]
+    output = np.zeros((1, 100, 7 if layout is Layout.COLUMNS else 6), np.float32)
+    output[0, 10:12, 0 if place == "box" else candidates] = values
+    with pytest.raises(DetectorError, match="NaN"):
+        decoded(output.transpose(0, 2, 1) if layout is Layout.ROWS else output, layout)
+
+
+@pytest.mark.parametrize("logit", [-4.0, 3.0])
+def test_logits_are_refused_since_a_network_that_finds_nothing_would_pass_every_board(logit: float) -> None:
+    with pytest.raises(DetectorError, match="not from 0 to 1"):
+        decoded(rows((20, 30, 10, 8, logit, logit)))
+
+
+def test_a_score_that_rounding_put_above_one_is_one() -> None:
+    (found,) = decoded(rows((20, 30, 10, 8, 1.0005, 0)))
+    assert found.score == 1.0
+
+
+def test_suppression_is_by_more_than_the_limit_and_within_a_class() -> None:
+    # 10 x 10 boxes, shifted by 5: IoU is 1/3.
+    pair = rows((10, 10, 10, 10, 0.9, 0), (15, 10, 10, 10, 0.8, 0))
+    assert len(decoded(pair, iou=0.34)) == 2
+    assert len(decoded(pair, iou=0.33)) == 1
+    assert len(decoded(rows((10, 10, 10, 10, 0.9, 0), (15, 10, 10, 10, 0, 0.8)), iou=0.33)) == 2
+
+
+def test_what_is_suppressed_suppresses_nothing() -> None:
+    # A chain: the middle one goes for the first's sake, and so the third, which only the middle one overlaps, stays.
+    chain = rows((10, 10, 10, 10, 0.9, 0), (14, 10, 10, 10, 0.8, 0), (18, 10, 10, 10, 0.7, 0))
+    assert [round(one.x1) for one in decoded(chain, iou=0.3)] == [5, 13]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_suppression_agrees_with_the_plain_loop(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    many = 290  # several blocks, and fewer than are kept at most
+    output = np.zeros((1, 6, many), np.float32)
+    output[0, :2] = random.uniform(0, 200, (2, many))
+    output[0, 2:4] = random.uniform(10, 60, (2, many))
+    output[0, 4 + random.integers(0, 2, many), np.arange(many)] = random.uniform(0.3, 1, many)
+    expected: list[Found] = []
+    for one in sorted(decoded(output, iou=1.0), key=lambda found: -found.score):
+        if all(other.class_id != one.class_id or overlap(one, other) <= 0.45 for other in expected):
+            expected.append(one)
+    assert decoded(output) == expected
+    assert len(expected) < many, "something was suppressed"
+
+
+def overlap(one: Found, other: Found) -> float:
+    width = min(one.x2, other.x2) - max(one.x1, other.x1)
+    height = min(one.y2, other.y2) - max(one.y1, other.y1)
+    both = max(width, 0) * max(height, 0)
+    areas = [(box.x2 - box.x1) * (box.y2 - box.y1) for box in (one, other)]
+    return both / (sum(areas) - both)
+
+
+@pytest.mark.parametrize("layout", [Layout.ROWS, Layout.COLUMNS, Layout.FINAL])
+@pytest.mark.parametrize("count", [0, 1, 5000])
+def test_any_number_of_candidates_is_decoded_and_the_best_300_stay(layout: Layout, count: int) -> None:
+    size = max(count, 1)
+    table = np.zeros((size, 6 if layout is not Layout.COLUMNS else 7), np.float32)
+    table[:, :2] = np.arange(size)[:, None] * 20  # apart from each other
+    table[:, 2:4] = 10 if layout is not Layout.FINAL else table[:, :2] + 10
+    table[:count, 4] = np.linspace(0.3, 1, size)[:count] if count else 0
+    if layout is Layout.COLUMNS:
+        table[:, 5] = 1
+    if layout is Layout.FINAL:
+        table[:, 5] = 0
+    found = decoded(table.T[None] if layout is Layout.ROWS else table[None], layout)
+    assert len(found) == min(count, MAX_DETECTIONS)
+    scores = [one.score for one in found]
+    assert scores == sorted(scores, reverse=True)
+    assert not scores or scores[0] == pytest.approx(table[:, 4].max())
+
+
+def test_a_yolov5_score_is_objectness_times_class_score() -> None:
+    (found,) = decoded(columns((20, 30, 10, 8, 0.5, 0.6, 0.1)), Layout.COLUMNS)
+    assert found.score == pytest.approx(0.3)
+    assert decoded(columns((20, 30, 10, 8, 0.5, 0.4, 0.1)), Layout.COLUMNS) == []

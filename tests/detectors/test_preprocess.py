@@ -1,0 +1,120 @@
+"""The letterbox: where a picture lies in the network's input, what its pixels become there, and the way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from station.detectors.preprocess import Letterbox, Placement
+from station.types import Box, Image
+
+Kind = type[np.float32 | np.float16]
+KINDS = pytest.mark.parametrize("kind", [np.float32, np.float16])
+GREY = 114 / 255
+
+
+def noise(height: int, width: int) -> Image:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@KINDS
+def test_a_picture_of_the_networks_size_arrives_as_it_is(kind: Kind) -> None:
+    box, image = Letterbox(height=64, width=96, dtype=kind), noise(64, 96)
+    box.fill(image)
+    expected = (image[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255).astype(kind)
+    assert box.tensor.dtype == kind
+    assert np.array_equal(box.tensor[0], expected), "red first, 255 is 1"
+
+
+@pytest.mark.parametrize("height", [127, 128, 129, 300])
+def test_every_row_of_a_high_picture_arrives(height: int) -> None:
+    box, image = Letterbox(height=320, width=32, dtype=np.float32), noise(height, 32)
+    top = box.fill(image).top_px
+    expected = image[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255
+    assert np.array_equal(box.tensor[0, :, top : top + height], expected)
+
+
+@KINDS
+def test_a_picture_that_only_needs_the_pad_is_not_scaled(kind: Kind) -> None:
+    box, image = Letterbox(height=64, width=64, dtype=kind), noise(40, 64)
+    placement = box.fill(image)
+    assert (placement.top_px, placement.left_px, placement.height_px) == (12, 0, 40)
+    expected = (image[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255).astype(kind)
+    assert np.array_equal(box.tensor[0, :, 12:52], expected)
+    assert box.tensor[0, :, :12] == pytest.approx(GREY, abs=1e-3)
+    assert box.tensor[0, :, 52:] == pytest.approx(GREY, abs=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [((64, 128), (128, 64)), ((128, 64), (64, 64)), ((10, 64), (64, 20), (10, 64))])
+def test_nothing_of_the_last_picture_is_left(sizes: tuple[tuple[int, int], ...]) -> None:
+    used = Letterbox(height=64, width=64, dtype=np.float32)
+    for size in sizes:
+        used.fill(noise(*size))
+    fresh = Letterbox(height=64, width=64, dtype=np.float32)
+    fresh.fill(noise(*sizes[-1]))
+    assert np.array_equal(used.tensor, fresh.tensor)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 64), (128, 100)])
+def test_a_second_picture_of_the_same_size_replaces_the_first_in_the_same_memory(size: tuple[int, int]) -> None:
+    box = Letterbox(height=64, width=64, dtype=np.float32)
+    tensor, address = box.tensor, box.tensor.ctypes.data
+    box.fill(np.zeros((*size, 3), np.uint8))
+    placement = box.fill(np.full((*size, 3), 255, np.uint8))
+    inside = tensor[0, :, placement.top_px : placement.top_px + placement.height_px, placement.left_px + 1]
+    assert (inside == 1).all()
+    assert box.tensor is tensor
+    assert tensor.ctypes.data == address
+
+
+def test_a_view_that_is_not_contiguous_is_read_as_it_looks() -> None:
+    box, copy = (Letterbox(height=64, width=64, dtype=np.float32) for _ in range(2))
+    view = noise(200, 200)[150:22:-2, 10:74]
+    box.fill(view)
+    copy.fill(np.ascontiguousarray(view))
+    assert np.array_equal(box.tensor, copy.tensor)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 5000), (5000, 2), (1, 1), (1, 40000)])
+def test_any_shape_of_picture_fits(height: int, width: int) -> None:
+    placement = Letterbox(height=64, width=64, dtype=np.float32).fill(noise(height, width))
+    assert 1 <= placement.height_px <= 64
+    assert 1 <= placement.width_px <= 64
+    assert 64 in (placement.height_px, placement.width_px)
+
+
+# What ultralytics' own letterbox gives, by its rule: the sides are rounded, and then half of the rest less 0.1.
+@pytest.mark.parametrize(
+    ("picture", "network", "expected"),
+    [
+        ((640, 640), (640, 640), (0, 0, 640, 640)),
+        ((1080, 1920), (640, 640), (140, 0, 360, 640)),
+        ((999, 1777), (640, 640), (140, 0, 360, 640)),
+        ((333, 500), (640, 640), (107, 0, 426, 640)),
+        ((1777, 999), (640, 640), (0, 140, 640, 360)),
+        ((481, 640), (640, 640), (79, 0, 481, 640)),
+        ((300, 200), (320, 640), (0, 213, 320, 213)),
+    ],
+)
+def test_a_picture_lies_where_the_networks_training_put_it(
+    picture: tuple[int, int], network: tuple[int, int], expected: tuple[int, int, int, int]
+) -> None:
+    placed = Letterbox(height=network[0], width=network[1], dtype=np.float32).fill(noise(*picture))
+    assert (placed.top_px, placed.left_px, placed.height_px, placed.width_px) == expected
+
+
+@pytest.mark.parametrize("size", [(64, 64), (333, 500), (500, 333), (37, 91), (2, 300)])
+def test_the_corners_of_the_picture_come_back_exactly(size: tuple[int, int]) -> None:
+    placed = Letterbox(height=64, width=64, dtype=np.float32).fill(noise(*size))
+    right, bottom = placed.left_px + placed.width_px, placed.top_px + placed.height_px
+    box = placed.box(placed.left_px, placed.top_px, right, bottom)
+    assert box is not None
+    assert (box.x, box.y, box.width, box.height) == pytest.approx((0, 0, size[1], size[0]))
+
+
+def test_boxes_are_clipped_to_the_picture_and_gone_when_nothing_is_left() -> None:
+    placed = Placement(100, 50, width_px=64, height_px=32, left_px=0, top_px=16)
+    assert placed.box(-5, 10, 32, 32) == Box(0, 0, 50, 25)
+    assert placed.box(32, 32, 99, 99) == Box(50, 25, 50, 25)
+    assert placed.box(10, 2, 20, 15) is None, "in the pad above"
+    assert placed.box(20, 20, 20, 30) is None, "of no width"
