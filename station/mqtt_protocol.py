@@ -108,8 +108,7 @@ class Patience:
         """
         Another client uses our id. MQTT 5 says so; with 3.1.1 it must be guessed from connections closed at once.
 
-        A broker that restarts closes them too, but then it is not to be reached for a moment, or says nothing to MQTT 5:
-        neither counts.
+        A broker that restarts closes them too, but it is away for a moment in between: that starts the count anew.
         """
         self._short_lives = self._short_lives + 1 if end.short_lived else 0
         return end.how is How.STOLEN or (protocol == "3.1.1" and self._short_lives >= SHORT_LIVES_BEFORE_STOLEN)
