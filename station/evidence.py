@@ -39,8 +39,8 @@ class FolderEvidence:
     """
     Implements ``types.Evidence``: ``FOLDER/YYYY-MM-DD/EVENT_ID.jpg``, by the UTC date of capture.
 
-    ``keep`` is for the line's thread, ``sweep`` for one other. *allowed* says whether the disk has room for pictures.
-    *max_bytes* and *keep_days* bound what ``sweep`` leaves.
+    ``keep`` is for one thread at a time, ``sweep`` for one other.
+    *allowed* says whether the disk has room for pictures. *max_bytes* and *keep_days* bound what ``sweep`` leaves.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ def open_ledger(path: Path, *, now: Callable[[], float] = time.time) -> Opened:
 
 class SqliteLedger:
     """
-    Implements ``types.Ledger``: ``record`` and ``seal`` are for the line's thread only, all else for any thread.
+    Implements ``types.Ledger``: ``record`` and ``seal`` are for one thread at a time, all else for any thread.
 
     *path* must hold a ledger already (``open_ledger``). *now* is the wall clock, in UNIX seconds. After a LedgerError
     nothing of that call was recorded, and the next call tries afresh.

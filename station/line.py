@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -21,7 +22,6 @@ from station.types import (
     Gate,
     Inspection,
     Ledger,
-    Message,
     Recipe,
     Source,
     Stop,
@@ -45,10 +45,10 @@ class Bench:
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """
-    Who hears of the line's progress, each from the line's thread and each quick.
+    Who hears of the line's progress, each quick.
 
     *inspected*: a board is recorded. *worked*: the loop turned, with or without a board. *committed*: something new is
-    owed to the broker.
+    owed to the broker (from the thread that seals; the others from the line's).
     """
 
     inspected: Callable[[Inspection], None]
@@ -73,17 +73,32 @@ def run_line(
 
     Raises what the source, the ledger or the detector's host raises; the supervisor runs it again.
     """
-    with closing(source.frames(stop)) as frames:
+    # Evidence and the seal of one board are done beside the inspection of the next: they wait for the disk, which costs
+    # the line nothing then. Leaving the block waits for the last of them.
+    with ThreadPoolExecutor(1, "seal") as beside, closing(source.frames(stop)) as frames:
+        sealing: Future[None] | None = None
         while not stop.is_set():
             beat("line")
             if not may_take():
                 stop.wait(0.5)
                 continue
             frame = next(frames, None)
-            if frame is not None:
-                inspection = inspect(frame, bench)
-                settle(inspection, bench.station, gate=gate, ledger=ledger, evidence=evidence)
-                listeners.committed()
+            inspection = None if frame is None else inspect(frame, bench)
+            if sealing is not None:
+                sealing.result()  # a LedgerError of its own ends the line here, before another board is answered
+                sealing = None
+            if inspection is not None:
+                entry, shown = answer(inspection, bench.station, gate=gate, ledger=ledger)
+                sealing = beside.submit(
+                    seal,
+                    inspection,
+                    entry,
+                    shown,
+                    station=bench.station,
+                    ledger=ledger,
+                    evidence=evidence,
+                    then=listeners,
+                )
                 listeners.inspected(inspection)
             listeners.worked()
 
@@ -113,25 +128,32 @@ def inspect(frame: Frame, bench: Bench) -> Inspection:
     )
 
 
-def settle(inspection: Inspection, station: str, *, gate: Gate | None, ledger: Ledger, evidence: Evidence) -> Entry:
+def answer(inspection: Inspection, station: str, *, gate: Gate | None, ledger: Ledger) -> tuple[Entry, str]:
     """
-    Puts the verdict on disk, shows it at the gate, keeps the evidence, and lets the event go.
+    Puts the verdict on disk, then shows it at the gate; returns its entry and how the gate took it (one of ``GATE_*``).
 
-    What is visible outside is on disk first. Without a gate nothing is visible before the event, so one commit does.
+    What is visible outside is on disk first. A crash from here on leaves an event that says so: without evidence, and,
+    where there is a gate, with that unknown.
     """
+    left = Aftermath(GATE_OFF if gate is None else GATE_UNKNOWN, None)
+    entry = ledger.record(inspection, lambda entry: event_of(inspection, entry, left, station=station), owed=False)
+    return entry, GATE_OFF if gate is None else _show(gate, inspection)
 
-    def message(entry: Entry, aftermath: Aftermath) -> Message:
-        return event_of(inspection, entry, aftermath, station=station)
 
-    if gate is None:
-        done = Aftermath(GATE_OFF, evidence.keep(inspection))
-        return ledger.record(inspection, lambda entry: message(entry, done), owed=True)
-    # What a crash from here on leaves is an event that says so.
-    crashed = Aftermath(GATE_UNKNOWN, None)
-    entry = ledger.record(inspection, lambda entry: message(entry, crashed), owed=False)
-    shown = _show(gate, inspection)
-    ledger.seal(entry, message(entry, Aftermath(shown, evidence.keep(inspection))))
-    return entry
+def seal(
+    inspection: Inspection,
+    entry: Entry,
+    shown: str,
+    *,
+    station: str,
+    ledger: Ledger,
+    evidence: Evidence,
+    then: Listeners,
+) -> None:
+    """Keeps the evidence, whole on disk before the event names it, and lets the event go."""
+    aftermath = Aftermath(shown, evidence.keep(inspection))
+    ledger.seal(entry, event_of(inspection, entry, aftermath, station=station))
+    then.committed()
 
 
 def _show(gate: Gate, inspection: Inspection) -> str:

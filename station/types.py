@@ -230,14 +230,14 @@ class Gate(Protocol):
 
 
 class Evidence(Protocol):
-    """Keeps a board's picture: whole on disk when its name (below the evidence folder) is returned; None: not kept."""
+    """Keeps a board's picture: whole on disk when its name (in the evidence folder) is returned; None: not kept."""
 
     def keep(self, inspection: Inspection) -> str | None: ...
 
 
 class Ledger(Protocol):
     """
-    Every board once. Called from the line's thread only. Raises LedgerError when a commit did not reach the disk.
+    Every board once. Called from one thread at a time. Raises LedgerError when a commit did not reach the disk.
 
     *make* turns the entry just numbered into the message to send. With ``owed=True`` the message may be published as
     soon as ``record`` returns; with ``owed=False`` it waits for ``seal``, which replaces it (a crash in between leaves

@@ -20,7 +20,7 @@ class Manners:
     refuses_level_by: int | None = 0x84  # the CONNACK code for other levels; None: hangs up
     connack: int | None = 0  # reason code; None: takes the connection and says nothing
     greets_with: bytes | None = None  # instead of any CONNACK
-    hangs_up: bool = False  # at the CONNECT, without a word
+    hangs_up: int = 0  # so many times at the CONNECT, without a word
     properties: bytes = b""  # of the CONNACK
     puback: Callable[[int], int | None] = lambda _number: 0
     times: int = 1  # how often it says the same PUBACK
@@ -146,8 +146,10 @@ class Visit:
                 return self._welcome(body, manners)
             case 0x30:
                 self._take(first, body, manners)
-            case 0xC0 if manners.pongs:
-                self.say(PINGRESP)
+            case 0xC0:
+                self._broker.pings.append(self.number)
+                if manners.pongs:
+                    self.say(PINGRESP)
             case 0xE0:
                 self._broker.goodbyes.append(self.number)
                 return False
@@ -158,7 +160,7 @@ class Visit:
     def _welcome(self, body: bytes, manners: Manners) -> bool:
         self.level, flags, keepalive_s = struct.unpack("!BBH", body[6:10])
         self._broker.connects.append(Connect(self.level, flags, keepalive_s))
-        if manners.hangs_up:
+        if self.number < manners.hangs_up:
             return False
         if manners.greets_with is not None:
             self.raw(manners.greets_with)
@@ -209,7 +211,8 @@ class RudeBroker:
         self.states: list[Publish] = []
         self.events: list[Publish] = []
         self.told: list[Publish] = []
-        self.goodbyes: list[int] = []
+        self.pings: list[int] = []  # the numbers of the visits
+        self.goodbyes: list[int] = []  # ditto
         self.visits: list[Visit] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()

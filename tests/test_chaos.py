@@ -1,4 +1,4 @@
-"""Power cuts and broker restarts while boards arrive: every board is delivered under one id, and none is anywhere twice."""
+"""Kills and broker restarts while boards arrive: every board is delivered under one id, and none is anywhere twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Dose:
 )
 def test_neither_kills_nor_broker_restarts_lose_or_repeat_a_board(tmp_path: Path, dose: Dose) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"CHAOS_SEED={seed}")
+    print(f"CHAOS_SEED={seed}")  # noqa: T201  # pytest shows it when the test fails: to run the same again
     chance = random.Random(seed)  # noqa: S311  # a repeatable order of events, no secret
     broker = lasting_broker(tmp_path / "broker")
     broker.start()
@@ -68,7 +68,7 @@ def test_neither_kills_nor_broker_restarts_lose_or_repeat_a_board(tmp_path: Path
 
     messages = subscriber.below("inspection")
     ids = {one["event_id"] for one in subscriber.events()}
-    print(
+    print(  # noqa: T201  # the figures, with -s
         f"files={dose.files} kills: {in_flight} with a board in flight, {idle} idle, {starting} while starting; "
         f"broker restarts={dose.broker_restarts}; messages={len(messages)} ids={len(ids)}; "
         f"crashed={sum('crashed' in one['reason'] for one in subscriber.events())} ways={dict(writer.ways)}"

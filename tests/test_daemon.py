@@ -120,7 +120,7 @@ def test_it_starts_says_online_and_on_sigterm_says_offline_and_exits_0(
     station.start()
     wait(lambda: states(subscriber) == ["online"], "online")
     drop(station.inbox, "board.png", encoded(picture(1)))
-    wait(lambda: subscriber.events(), "the event")
+    wait(subscriber.events, "the event")
     assert station.stop() == 0
     wait(lambda: states(subscriber) == ["online", "offline"], "offline")
     assert station.log("station stopped")
@@ -188,7 +188,7 @@ def test_a_model_that_cannot_be_loaded_is_exit_3(lonely: Daemon, damage: str) ->
     lonely.start(wait=False)
     assert lonely.wait() == 3
     assert "tiny.onnx" in lonely.text()
-    assert "Traceback" not in lonely.text()
+    assert len(lonely.text().splitlines()) == 1, "one message, no traceback, nothing of the runtime's own"
 
 
 def test_a_port_in_use_is_exit_2_and_named(lonely: Daemon) -> None:
@@ -236,12 +236,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB, which only root may make."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
         pytest.skip("no file system may be mounted here")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(disk: Path) -> Path:
@@ -280,7 +281,9 @@ def test_a_full_disk_drops_nothing_that_is_owed_and_work_goes_on_when_there_is_r
     by_file = {(one["file"], one["event_id"], one["seq"]) for one in subscriber.events()}
     assert sorted(seq for _, _, seq in by_file) == [1, 2, 3, 4, 5, 6]
     wait(lambda: subscriber.faults("disk_full", "ended"), "the end of the fault")
-    assert subscriber.faults("disk_full", "began")
+    beats = [one.document for one in subscriber.below("heartbeat")]
+    # That it began may have found no room on the disk itself: the heartbeat, which needs none, says so.
+    assert any([one["code"] for one in beat["faults"]].count("disk_full") for beat in beats if not beat["ready"])
 
 
 def test_a_ledger_killed_by_a_full_disk_in_the_middle_of_a_burst_loses_nothing(
@@ -288,7 +291,11 @@ def test_a_ledger_killed_by_a_full_disk_in_the_middle_of_a_burst_loses_nothing(
 ) -> None:
     """The floor is no help when something else fills the disk faster than anyone looks."""
     station.configure(
-        {"station": {"data_dir": str(small_disk / "data")}, "ledger": {"stop_below_mb": 0.001}, "evidence": {"keep": "all", "stop_below_mb": 0.001}}
+        {
+            "station": {"data_dir": str(small_disk / "data")},
+            "ledger": {"stop_below_mb": 0.001},
+            "evidence": {"keep": "all", "stop_below_mb": 0.001},
+        }
     )
     station.start()
     for number in range(20):
@@ -319,6 +326,7 @@ def test_a_floor_above_the_free_space_stops_the_line_and_delivers_what_is_owed(
     drop(station.inbox, "after.png", encoded(picture(2)))
     broker.start()
     wait(lambda: [one["file"] for one in subscriber.events()] == ["before.png"], "what was owed")
+    wait(lambda: subscriber.faults("disk_full", "began"), "the fault")
     stays(lambda: len(station.files()) == 1, for_s=1.0, what="a file was taken")
     assert station.stop() == 0
     station.configure({"ledger": {"stop_below_mb": 1}, "evidence": {"stop_below_mb": 2}})
@@ -329,7 +337,7 @@ def test_a_floor_above_the_free_space_stops_the_line_and_delivers_what_is_owed(
 def test_a_damaged_ledger_is_set_aside_and_a_fault_says_so(station: Daemon, subscriber: Subscriber) -> None:
     station.start()
     drop(station.inbox, "before.png", encoded(picture(1)))
-    wait(lambda: subscriber.events(), "the first event")
+    wait(subscriber.events, "the first event")
     assert station.stop() == 0
     damaged = station.data_dir / "ledger.db"
     damaged.write_bytes(b"\xff" * 4096 + damaged.read_bytes()[4096:])
@@ -408,7 +416,6 @@ def test_every_log_line_of_a_service_is_json_and_no_secret_is_among_them(tmp_pat
         assert station.stop() == 0
     assert "hunter2-secret" not in station.text() + checked.stdout + checked.stderr
     assert {"event", "level", "logger", "timestamp"} <= set.intersection(*(set(line) for line in station.log()))
-    assert any(line["logger"].startswith("paho") for line in station.log()), "paho speaks at debug level"
 
 
 def test_start_to_ready_says_how_long_it_took(lonely: Daemon) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from station.errors import LedgerError
-from station.line import Bench, Listeners, inspect, run_line, settle
+from station.line import Bench, Listeners, answer, inspect, run_line, seal
 from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
 from station.types import Box, Defect, Entry, Frame, Gate, Inspection, Message, Recipe, Verdict
 
@@ -40,6 +40,13 @@ def bench(detector: FakeDetector | None = None) -> Bench:
         station="aoi-1",
         clock_synced=lambda: True,
     )
+
+
+def settle(ledger: FakeLedger, gate: Gate | None, evidence: FakeEvidence) -> None:
+    inspection = inspect(frame(), bench())
+    entry, shown = answer(inspection, "aoi-1", gate=gate, ledger=ledger)
+    nobody = Listeners(inspected=lambda _: None, worked=lambda: None, committed=lambda: None)
+    seal(inspection, entry, shown, station="aoi-1", ledger=ledger, evidence=evidence, then=nobody)
 
 
 class Run:
@@ -94,7 +101,12 @@ def test_each_board_is_recorded_once_and_the_idle_line_goes_on_beating() -> None
     before = run.beats
     until(lambda: run.beats > before + 2)
     run.end()
-    assert [kind for kind, _, _ in ledger.commits] == ["owed", "owed"], "without a gate one commit does"
+    assert [(kind, seq) for kind, seq, _ in ledger.commits] == [
+        ("recorded", 1),
+        ("sealed", 1),
+        ("recorded", 2),
+        ("sealed", 2),
+    ]
     assert source.closed == 1
 
 
@@ -102,7 +114,7 @@ def test_the_verdict_is_on_disk_before_the_gate_shows_it_and_the_event_waits_for
     ledger = FakeLedger()
     commits_when_shown: list[list[str]] = []
     gate = FakeGate(before=lambda _: commits_when_shown.append([kind for kind, _, _ in ledger.commits]))
-    settle(inspect(frame(), bench()), "aoi-1", gate=gate, ledger=ledger, evidence=FakeEvidence("x.jpg"))
+    settle(ledger, gate, FakeEvidence("x.jpg"))
     assert commits_when_shown == [["recorded"]]
     assert [kind for kind, _, _ in ledger.commits] == ["recorded", "sealed"]
     crashed, sealed = (json.loads(message.payload) for _, _, message in ledger.commits)
@@ -112,7 +124,7 @@ def test_the_verdict_is_on_disk_before_the_gate_shows_it_and_the_event_waits_for
 
 def test_a_gate_in_trouble_is_an_outcome_and_not_the_end_of_the_line() -> None:
     ledger = FakeLedger()
-    settle(inspect(frame(), bench()), "aoi-1", gate=FakeGate(broken=True), ledger=ledger, evidence=FakeEvidence())
+    settle(ledger, FakeGate(broken=True), FakeEvidence())
     assert json.loads(ledger.commits[-1][2].payload)["gate"] == "failed"
 
 
@@ -128,6 +140,26 @@ def test_a_board_that_cannot_be_recorded_is_not_shown_and_the_next_is_not_taken(
     assert gate.shown == []
     assert source.asked == 1, "asking for the next frame would mean that this one is safe"
     assert source.closed == 1
+
+
+def test_a_seal_that_fails_ends_the_line_before_another_board_is_answered() -> None:
+    class Unsealable(FakeLedger):
+        def seal(self, entry: Entry, message: Message) -> None:
+            raise LedgerError("disk full")
+
+    gate, ledger = FakeGate(), Unsealable()
+    run = Run(FakeSource([frame(1), frame(2)]), ledger, gate=gate)
+    until(lambda: run.error is not None)
+    run.end()
+    assert len(gate.shown) == 1
+    assert [kind for kind, _, _ in ledger.commits] == ["recorded"], "the next start owes what was recorded"
+
+
+def test_a_crash_between_record_and_seal_leaves_an_event_that_says_so() -> None:
+    ledger = FakeLedger()
+    answer(inspect(frame(), bench()), "aoi-1", gate=None, ledger=ledger)
+    left = json.loads(ledger.commits[0][2].payload)
+    assert (left["gate"], left["image"]["evidence"]) == ("off", None)
 
 
 def test_while_the_disk_is_full_no_board_is_taken_and_the_line_still_beats() -> None:

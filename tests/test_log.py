@@ -74,11 +74,11 @@ def test_below_the_level_nothing_is_said(capsys: Stderr) -> None:
 def test_a_traceback_stays_inside_of_its_line(capsys: Stderr) -> None:
     log.setup(level="info", format="json")
     try:
-        raise ValueError("broken")
+        int("broken")
     except ValueError as error:
         structlog.get_logger("station").error("loop failed", exc_info=error)
     (line,) = lines(capsys)
-    assert "ValueError: broken" in line["exception"]
+    assert "ValueError: invalid literal" in line["exception"]
 
 
 def test_a_python_warning_is_a_log_line_too(capsys: Stderr) -> None:

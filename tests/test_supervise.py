@@ -127,12 +127,16 @@ def test_a_pause_ends_at_once_when_the_worker_is_stopped(monkeypatch: pytest.Mon
         raise SourceError("away")
 
     with working(run, health):
-        until(lambda: health.faults())
+        until(health.faults)
 
 
 def test_a_loop_that_does_not_heed_its_stop_is_said_to_run_on() -> None:
     release = threading.Event()
-    worker = Worker("line", lambda _stop: release.wait() and None, health=Health(), on_restart=lambda _name: None)
+
+    def run(_stop: Stop) -> None:
+        release.wait()
+
+    worker = Worker("line", run, health=Health(), on_restart=lambda _name: None)
     worker.start()
     assert not worker.stop(within_s=0.01)
     release.set()
@@ -140,7 +144,7 @@ def test_a_loop_that_does_not_heed_its_stop_is_said_to_run_on() -> None:
 
 
 def test_a_worker_that_never_started_is_stopped_without_a_wait() -> None:
-    worker = Worker("line", lambda stop: stop.wait() and None, health=Health(), on_restart=lambda _name: None)
+    worker = Worker("line", lambda _stop: None, health=Health(), on_restart=lambda _name: None)
     assert worker.stop(within_s=30.0)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from station.errors import ConfigError
+from station.errors import ConfigError, LedgerError
 from station.health import Health
 from station.heartbeat import Vitals
 from station.metrics import Gauges, Metrics
@@ -109,7 +109,9 @@ def test_a_stalled_loop_is_not_alive_and_named(client: httpx.Client, clock: Cloc
     }
 
 
-def test_a_full_disk_is_not_ready_and_says_why_but_is_no_reason_to_restart(client: httpx.Client, health: Health) -> None:
+def test_a_full_disk_is_not_ready_and_says_why_but_is_no_reason_to_restart(
+    client: httpx.Client, health: Health
+) -> None:
     health.cannot("disk", "3 MB free, 200 MB needed")
     answer = client.get("/readyz")
     assert answer.status_code == 503
@@ -155,6 +157,25 @@ def test_what_is_not_there_is_a_client_error_and_no_traceback(
     client: httpx.Client, ask: Callable[[httpx.Client], httpx.Response]
 ) -> None:
     assert 400 <= ask(client).status_code < 500
+
+
+def test_a_ledger_that_cannot_be_read_is_a_503_that_says_so(health: Health, clock: Clock) -> None:
+    def unreadable() -> Vitals:
+        raise LedgerError("the disk answers with errors")
+
+    def gauges() -> Gauges:
+        raise LedgerError("the disk answers with errors")
+
+    port, metrics = free_port(), Metrics(version="1.2.3", model="pcb-demo", read=gauges)
+    server = WebServer(create_api(health=health, vitals=unreadable, metrics=metrics.text), host="127.0.0.1", port=port)
+    server.start()
+    try:
+        for path in ("/health", "/metrics"):
+            answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30.0, trust_env=False)
+            assert answer.status_code == 503
+            assert "the disk answers with errors" in answer.text
+    finally:
+        server.stop(within_s=30.0)
 
 
 def test_a_port_that_is_taken_is_a_config_error_that_names_it(health: Health, metrics: Metrics) -> None:

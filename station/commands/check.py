@@ -70,10 +70,11 @@ def _source(settings: Settings) -> Iterator[Finding]:
 
 
 def _data_dir(settings: Settings) -> Iterator[Finding]:
-    finding = _folder("data_dir", settings.station.data_dir, needs_write=True)
+    data_dir = settings.station.data_dir
+    finding = _folder("data_dir", data_dir, needs_write=True)
     yield finding
-    if finding.works and settings.station.data_dir.exists():
-        free_mb = free_bytes(settings.station.data_dir) / MB
+    if finding.works:
+        free_mb = free_bytes(_nearest(data_dir)) / MB
         floor_mb = settings.ledger.stop_below_mb
         yield Finding("disk", works=free_mb >= floor_mb, seen=f"{free_mb:.0f} MB free, {floor_mb:g} MB needed")
 
@@ -111,7 +112,7 @@ def _serial(settings: Settings) -> Iterator[Finding]:
 
 def _folder(part: str, path: Path, *, needs_write: bool) -> Finding:
     if not path.exists():
-        parent = next(one for one in path.absolute().parents if one.exists())
+        parent = _nearest(path)
         works = os.access(parent, os.W_OK)
         seen = "will be made at the first start" if works else f"cannot be made: {parent} is not writable for this user"
         return Finding(part, works=works, seen=f"{path} {seen}")
@@ -121,6 +122,11 @@ def _folder(part: str, path: Path, *, needs_write: bool) -> Finding:
     if trouble is None and needs_write:
         trouble = _try(lambda: tempfile.TemporaryFile(dir=path, prefix=".station-check-").close())
     return Finding(part, works=trouble is None, seen=f"{path} {trouble or 'can be used'}")
+
+
+def _nearest(path: Path) -> Path:
+    """*path*, or the folder above it that is there already: where it would be made."""
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
 
 
 def _try(act: Callable[[], object]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from station.errors import LedgerError
 from station.events import to_bytes
 from station.health import Health
 from station.heartbeat import Vitals, fault_document
@@ -35,13 +36,19 @@ def create_api(*, health: Health, vitals: Callable[[], Vitals], metrics: Callabl
 
     @api.get("/health")
     def whole_health() -> Response:
-        now = vitals()
+        try:
+            now = vitals()
+        except LedgerError as error:  # what the station owes is not known: that is an answer, and no reason for a 500
+            return _json({"status": "fail", "output": str(error)}, 503)
         document = health_document(now, health)
         return _json(document, 503 if document["status"] == "fail" else 200)
 
     @api.get("/metrics")
     def prometheus() -> Response:
-        return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
+        try:
+            return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
+        except LedgerError as error:
+            return Response(f"{error}\n", status_code=503, media_type="text/plain")
 
     return api
 

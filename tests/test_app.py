@@ -1,0 +1,137 @@
+"""The small decisions of the wiring; what it does as a whole is told by the tests of the daemon."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from station.app import (
+    CREDENTIAL,
+    build_link,
+    build_recipe,
+    link_options,
+    lowest_threshold,
+    make_folder,
+    read_password,
+    recipe_sha256,
+)
+from station.config import Settings
+from station.errors import ConfigError
+from station.health import Fault, Health
+from station.heartbeat import Vitals, fault_of, heartbeat_of
+
+
+def settings(**sections: object) -> Settings:
+    return Settings.model_validate(sections)
+
+
+def test_two_stations_with_equal_limits_agree_on_the_recipe_however_they_wrote_them() -> None:
+    one = build_recipe(settings(recipe={"thresholds": {"short": 0.4, "open": 0.6}}))
+    other = build_recipe(settings(recipe={"name": "line 2", "thresholds": {"open": 0.6, "short": 0.4}}))
+    stricter = build_recipe(settings(recipe={"thresholds": {"open": 0.6, "short": 0.3}}))
+    assert recipe_sha256(one) == recipe_sha256(other)
+    assert recipe_sha256(one) != recipe_sha256(stricter)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"threshold": 0.6},
+        {"min_area_px": 10},
+        {"ignore": [{"name": "fiducial", "x": 0, "y": 0, "width": 5, "height": 5}]},
+    ],
+)
+def test_every_limit_is_part_of_the_recipes_identity(changed: dict[str, object]) -> None:
+    assert recipe_sha256(build_recipe(settings(recipe=changed))) != recipe_sha256(build_recipe(settings()))
+
+
+def test_what_a_recipe_counts_is_looked_for_also_below_the_detectors_own_confidence() -> None:
+    assert lowest_threshold(settings(recipe={"threshold": 0.5, "thresholds": {"open": 0.1}})) == 0.1
+    assert lowest_threshold(settings(recipe={"threshold": 0.2, "thresholds": {"open": 0.9}})) == 0.2
+
+
+def test_the_client_id_is_the_stations_unless_one_is_given() -> None:
+    assert link_options(settings(station={"name": "aoi-7"})).client_id == "station-aoi-7"
+    assert link_options(settings(mqtt={"client_id": "mine"})).client_id == "mine"
+
+
+def test_with_mqtt_off_there_is_no_link() -> None:
+    assert build_link(settings(mqtt={"enabled": False}), Health(), lambda: None) is None
+
+
+def test_the_password_is_read_anew_each_time_and_without_its_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("first \n")
+    assert read_password(file) == "first "
+    file.write_text("second\r\n")
+    assert read_password(file) == "second"
+    file.write_text("\n")
+    assert read_password(file) is None
+
+
+def test_the_password_may_come_from_systemds_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert read_password(None) is None
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_password(None) is None
+    (tmp_path / CREDENTIAL).write_text("sesame\n")
+    assert read_password(None) == "sesame"
+
+
+def test_a_folder_that_cannot_be_made_names_its_key(tmp_path: Path) -> None:
+    assert make_folder(tmp_path / "a" / "b", "[station] data_dir").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"\[station\] data_dir = .*/file/data"):
+        make_folder(tmp_path / "file" / "data", "[station] data_dir")
+
+
+def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> None:
+    vitals = Vitals(
+        station="aoi-1",
+        version="1.2.3",
+        model="pcb-demo",
+        model_sha256="m",
+        at="2026-11-23T12:00:00.000Z",
+        uptime_s=12.34,
+        inspections={"pass": 1, "fail": 2, "unknown": 3},
+        last_seq=6,
+        owed=4,
+        owed_oldest_s=5.67,
+        refused=1,
+        connected=True,
+        protocol="3.1.1",
+        beats_s={"line": 0.123},
+        stalled=(),
+        not_ready={"disk": "full"},
+        faults=(Fault("disk_full", "3 MB free", 100.0),),
+        free_mb=3.4,
+        backlog=7,
+    )
+    assert heartbeat_of(vitals) == heartbeat_of(vitals)
+    assert json.loads(heartbeat_of(vitals)) == {
+        "schema": "station.heartbeat/1",
+        "station": "aoi-1",
+        "at": "2026-11-23T12:00:00.000Z",
+        "uptime_s": 12.3,
+        "version": "1.2.3",
+        "model": {"name": "pcb-demo", "sha256": "m"},
+        "ready": False,
+        "inspections": {"pass": 1, "fail": 2, "unknown": 3},
+        "last_seq": 6,
+        "backlog": 7,
+        "owed": {"events": 4, "oldest_s": 5.7, "refused": 1},
+        "mqtt": {"protocol": "3.1.1"},
+        "beats_s": {"line": 0.1},
+        "free_mb": 3,
+        "faults": [{"code": "disk_full", "detail": "3 MB free", "since_s": 100.0}],
+    }
+
+
+def test_a_fault_says_whether_it_began_or_ended() -> None:
+    fault = Fault("disk_full", "3 MB free", 100.0)
+    documents = [json.loads(fault_of(fault, began=began, station="aoi-1", at="now")) for began in (True, False)]
+    assert [one["what"] for one in documents] == ["began", "ended"]
+    assert documents[0] | {"what": "ended"} == documents[1]
+    assert set(documents[0]) == {"schema", "station", "what", "at", "code", "detail", "since_s"}
