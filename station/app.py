@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,6 +50,7 @@ LINE_STOP_S = 2.0
 DRAIN_S = 5.0
 WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
+UNSAID = 100  # faults that wait for room on the disk
 PRUNE_CHUNKS = 20  # of some hundred rows each, a minute: more than any line makes, and never long
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
@@ -74,6 +76,7 @@ class Station:
         self._owes = threading.Event()
         self._counts = dict.fromkeys((verdict.value for verdict in Verdict), 0)
         self._backlog = 0
+        self._unsaid: deque[Message] = deque(maxlen=UNSAID)  # the oldest goes first: the heartbeat names what lasts
 
         # Config -> ledger -> model -> link -> workers -> web: what the next part needs is there, and safe.
         data_dir = make_folder(settings.station.data_dir, "[station] data_dir")
@@ -227,6 +230,7 @@ class Station:
         while not self._asked.wait(TICK_S) and self._health.restart_wanted is None:
             now_s = time.monotonic()
             self._look_at_the_disk()
+            self._say_what_was_unsaid()
             self._evidence.sweep()
             if feed_every_s is not None and now_s >= next_feed_s and not self._health.stalled():
                 self._notifier.feed()
@@ -283,8 +287,16 @@ class Station:
         say("fault began" if began else "fault ended", code=fault.code, detail=fault.detail)
         at = utc_text(datetime.now(timezone.utc))
         document = fault_of(fault, began=began, station=self._settings.station.name, at=at)
-        self._ledger.notice(Message("fault", document))
+        message = Message("fault", document)
+        if self._unsaid or not self._ledger.notice(message):
+            self._unsaid.append(message)
         self._owes.set()
+
+    def _say_what_was_unsaid(self) -> None:
+        """A full disk takes no news of itself: it is said, in its order, when there is room."""
+        while self._unsaid and self._disks.room() is not Room.FULL and self._ledger.notice(self._unsaid[0]):
+            self._unsaid.popleft()
+            self._owes.set()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._asked.is_set():

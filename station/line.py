@@ -82,7 +82,10 @@ def run_line(
             if not may_take():
                 stop.wait(0.5)
                 continue
-            frame = next(frames, None)
+            try:
+                frame = next(frames)
+            except StopIteration:
+                return  # asked to stop; a source that ends by itself is a failure, and the supervisor takes it for one
             inspection = None if frame is None else inspect(frame, bench)
             if sealing is not None:
                 sealing.result()  # a LedgerError of its own ends the line here, before another board is answered

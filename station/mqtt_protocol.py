@@ -82,6 +82,8 @@ class ProtocolChoice:
 
     def ended(self, how: How, *, now_s: float) -> None:
         """A connection ended in this way: does the next one speak the older protocol?"""
+        if self._wanted != "auto":
+            return
         if how is How.CLOSED_EARLY:
             self._closes += 1
         if how is How.WRONG_PROTOCOL or self._closes >= CLOSES_BEFORE_FALLBACK:

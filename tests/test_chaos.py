@@ -84,21 +84,28 @@ def torment(
 ) -> tuple[int, int, int]:
     """Kills the station *dose.kills* times at random moments; returns how many hit in flight, idle, and starting."""
     in_flight = idle = starting = 0
-    restarts = set(chance.sample(range(dose.kills), dose.broker_restarts))
+    restarts = set(chance.sample(range(dose.kills - 1), dose.broker_restarts))
+    share = dose.files // dose.kills
     for number in range(dose.kills):
-        share = dose.files // dose.kills
         writer.allow(share * number + share // 2)
         station.start(wait=False)
-        if number in restarts:
-            broker.stop()
         if chance.random() < 0.8:  # else: killed wherever it is in its start
             until(lambda: station.status("/readyz") == 200 or not station.alive(), within_s=PATIENCE_S)
             pause(chance.uniform(0.0, dose.longest_life_s / 2))
         else:
-            pause(chance.uniform(0.0, dose.longest_life_s))
-        if number in restarts:
-            broker.start()
+            pause(chance.uniform(0.0, 1.0))
+        if number in restarts:  # in the middle of what it delivers
+            writer.allow(share * (number + 1))
+            pause(chance.uniform(0.0, 0.1))
+            if not broker.running:
+                broker.start()
+            broker.stop()
             pause(chance.uniform(0.0, 0.5))
+        if number not in restarts or chance.random() < 0.5:
+            was_down = not broker.running  # since the last life: what is owed goes out in one burst
+            if was_down:
+                broker.start()
+            pause(chance.uniform(0.0, 0.5 if was_down else 0.0))
         assert station.alive(), f"the station ended by itself: {station.text()[-2000:]}"
         was_ready = station.status("/readyz") == 200
         writer.allow(share * (number + 1))
@@ -106,7 +113,7 @@ def torment(
             end_s = time.monotonic() + 1.0
             while not station.files("processing") and time.monotonic() < end_s:
                 time.sleep(0.0005)
-        pause(chance.uniform(0.0, 0.02))
+        pause(chance.uniform(0.0, 0.005))
         station.kill()
         if station.files("processing"):
             in_flight += 1

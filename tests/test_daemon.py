@@ -231,6 +231,23 @@ def test_without_a_broker_boards_are_inspected_and_their_events_come_when_it_doe
     assert station.metric("station_mqtt_connected") == 1
 
 
+def test_what_a_frozen_broker_has_not_acknowledged_stays_owed_and_is_sent_again(
+    station: Daemon, broker: Mosquitto, subscriber: Subscriber
+) -> None:
+    station.start()
+    wait(lambda: states(subscriber) == ["online"], "online")
+    assert broker._process is not None
+    broker._process.send_signal(signal.SIGSTOP)
+    for number in range(3):
+        drop(station.inbox, f"{number}.png", encoded(picture(number)))
+    wait(lambda: len(station.files("done")) == 3, "three boards done")
+    stays(lambda: station.metric("station_outbox_events") >= 3, for_s=1.0, what="settled without an acknowledgement")
+    broker.kill()
+    broker.start()
+    wait(lambda: len({one["event_id"] for one in subscriber.events()}) == 3, "all three events")
+    wait(lambda: station.metric("station_outbox_events") == 0, "nothing owed")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB, which only root may make."""
@@ -274,6 +291,13 @@ def test_a_full_disk_drops_nothing_that_is_owed_and_work_goes_on_when_there_is_r
     stays(lambda: len(station.files()) == 1, for_s=1.5, what="a file was taken while the disk was full")
     broker.start()
     wait(lambda: len({one["event_id"] for one in subscriber.events()}) == 5, "the owed events, from a full disk")
+    wait(
+        lambda: any(
+            "disk_full" in [fault["code"] for fault in one.document["faults"]] and not one.document["ready"]
+            for one in subscriber.below("heartbeat")
+        ),
+        "a heartbeat that says so",
+    )
     ballast.unlink()
     wait(station.ready, "/readyz 200")
     wait(lambda: {one["file"] for one in subscriber.events()} >= {"late.png"}, "the board that waited")
@@ -281,9 +305,8 @@ def test_a_full_disk_drops_nothing_that_is_owed_and_work_goes_on_when_there_is_r
     by_file = {(one["file"], one["event_id"], one["seq"]) for one in subscriber.events()}
     assert sorted(seq for _, _, seq in by_file) == [1, 2, 3, 4, 5, 6]
     wait(lambda: subscriber.faults("disk_full", "ended"), "the end of the fault")
-    beats = [one.document for one in subscriber.below("heartbeat")]
-    # That it began may have found no room on the disk itself: the heartbeat, which needs none, says so.
-    assert any([one["code"] for one in beat["faults"]].count("disk_full") for beat in beats if not beat["ready"])
+    told = [one.document for one in subscriber.below("fault")]
+    assert [one["what"] for one in told if one["code"] == "disk_full"] == ["began", "ended"]
 
 
 def test_a_ledger_killed_by_a_full_disk_in_the_middle_of_a_burst_loses_nothing(

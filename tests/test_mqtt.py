@@ -134,7 +134,7 @@ def test_a_puback_said_twice_is_one_ack() -> None:
 
 def test_an_answer_that_is_faster_than_the_sender_finds_its_token() -> None:
     with RudeBroker() as broker, Running(broker.port) as running:
-        tokens = []
+        tokens: list[int] = []
         for _ in range(1000):
             tokens.append(running.send())
             running.link.tell("factory/test/heartbeat", b"{}")
@@ -212,7 +212,7 @@ def test_what_was_under_way_when_the_broker_disconnects_is_lost_and_said_so_once
 def test_every_token_has_exactly_one_fate_however_often_the_connection_breaks() -> None:
     with RudeBroker(Manners(puback=lambda number: None if number % 10 == 7 else 0)) as broker:
         with Running(broker.port) as running:
-            tokens = []
+            tokens: list[int] = []
             for number in range(600):
                 if number % 50 == 49 or len(tokens) % 97 == 96:
                     broker.visit.close()
