@@ -134,7 +134,7 @@ class MqttLink:
             protocol = self._choice.next(self._monotonic())
             end = self._connect_and_stay(protocol, stop)
             if end.how is not How.STOPPED:
-                self._wait(stop, self._after(end, protocol))
+                self._wait(stop, self._after(end))
 
     # One connection, in the link's own thread.
 
@@ -245,7 +245,7 @@ class MqttLink:
             self._take_in(connection)
             if connection.disconnect is not None:
                 code, words = connection.disconnect
-                how = How.STOLEN if code == SESSION_TAKEN_OVER else How.LOST
+                how = How.STOLEN if code == SESSION_TAKEN_OVER else How.DISMISSED
                 return End(how, f"the broker disconnected us: {words}")
             if problem is not MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return End(How.LOST, f"the connection was lost: {paho.error_string(problem)}")
@@ -309,10 +309,10 @@ class MqttLink:
 
     # Between connections.
 
-    def _after(self, end: End, protocol: Protocol) -> float:
+    def _after(self, end: End) -> float:
         """Draws the conclusions from how a connection ended; returns how long to stay away, in seconds."""
         self._choice.ended(end.how, now_s=self._monotonic())
-        stolen = self._patience.stolen(end, protocol)
+        stolen = self._patience.stolen(end)
         where = f"{self._options.host}:{self._options.port}"
         if end.how is How.REFUSED:
             self._health.begin("broker_refuses", f"{where}: {end.reason}: look at [mqtt] username, password_file, tls")

@@ -16,7 +16,7 @@ RETRY_MOST_S = 1.0  # a broker that comes back is found at once; one attempt a s
 RETRY_UNWANTED_MOST_S = 30.0  # a broker that does not want us as we are: somebody must do something first
 TRY_5_AGAIN_S = 3600.0
 CLOSES_BEFORE_FALLBACK = 3
-SHORT_LIFE_S = 5.0  # 3.1.1 does not say why: closed so soon after CONNACK, three times in a row, is another client
+SHORT_LIFE_S = 5.0  # closed without a word so soon after CONNACK, three times in a row, is another client
 SHORT_LIVES_BEFORE_STOLEN = 3
 STOLEN_PAUSE_S = 60.0  # another client has our id: taking it back at once would be a war
 
@@ -33,7 +33,8 @@ class How(Enum):
     WRONG_PROTOCOL = "protocol not spoken"
     REFUSED = "refused"
     STOLEN = "client id taken over"
-    LOST = "lost"  # closed by the broker, or by something between us
+    DISMISSED = "dismissed"  # by the broker, which said why
+    LOST = "lost"  # without a word
     SILENT = "silent"  # closed by us: the broker owes an answer
     RETRY_5 = "time to try MQTT 5 again"
 
@@ -49,7 +50,8 @@ class End:
     @property
     def short_lived(self) -> bool:
         """The broker took us, and almost at once it did not want us any more."""
-        return self.how is How.LOST and self.lasted_s is not None and self.lasted_s < SHORT_LIFE_S
+        short = self.lasted_s is not None and self.lasted_s < SHORT_LIFE_S
+        return short and self.how in {How.LOST, How.DISMISSED}
 
 
 class ProtocolChoice:
@@ -105,15 +107,18 @@ class Patience:
         self._chance = chance
         self._failures = 0
         self._short_lives = 0
+        self._wordless = 0
 
-    def stolen(self, end: End, protocol: Protocol) -> bool:
+    def stolen(self, end: End) -> bool:
         """
-        Another client uses our id. MQTT 5 says so; with 3.1.1 it must be guessed from connections closed at once.
+        Another client uses our id. MQTT 5 has a word for it, which 3.1.1 cannot say and mosquitto 2.0 does not: then it
+        is guessed from connections that are closed at once, again and again.
 
         A broker that restarts closes them too, but it is away for a moment in between: that starts the count anew.
         """
         self._short_lives = self._short_lives + 1 if end.short_lived else 0
-        return end.how is How.STOLEN or (protocol == "3.1.1" and self._short_lives >= SHORT_LIVES_BEFORE_STOLEN)
+        self._wordless = self._wordless + 1 if end.short_lived and end.how is How.LOST else 0
+        return end.how is How.STOLEN or self._wordless >= SHORT_LIVES_BEFORE_STOLEN
 
     def pause_s(self, end: End, *, stolen: bool) -> float:
         """Seconds to stay away. Call it once after each connection, and after ``stolen``."""

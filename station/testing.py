@@ -111,11 +111,12 @@ class FakeOutbox:
         self.rows: dict[int, tuple[Message, str]] = {}
         self.pages: list[int] = []
         self.settlements = 0
+        self._numbers = itertools.count(1)  # a number is never used twice, as in the ledger
         for message in messages:
             self.add(message)
 
     def add(self, message: Message) -> int:
-        row = max(self.rows, default=0) + 1
+        row = next(self._numbers)
         self.rows[row] = (message, "owed")
         return row
 

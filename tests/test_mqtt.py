@@ -23,7 +23,6 @@ from tests.linking import Running, state
 from tests.rude_broker import (
     Manners,
     RudeBroker,
-    Visit,
     maximum_packet_size,
     receive_maximum,
     server_keep_alive,
@@ -496,8 +495,9 @@ def test_the_fault_of_a_stolen_client_id_ends_when_nobody_takes_it_any_more() ->
         assert running.link.connected
 
 
-def test_without_reason_codes_a_stolen_client_id_is_told_by_three_connections_closed_at_once() -> None:
-    with RudeBroker() as broker, Running(broker.port, protocol="3.1.1") as running:
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_without_a_word_a_stolen_client_id_is_told_by_three_connections_closed_at_once(protocol: str) -> None:
+    with RudeBroker() as broker, Running(broker.port, protocol=protocol) as running:
         for visit in range(3):
             until(lambda visit=visit: running.link.connections == visit + 1 and running.link.ready())  # type: ignore[misc]  # bound at once
             broker.visit.close()
@@ -507,11 +507,13 @@ def test_without_reason_codes_a_stolen_client_id_is_told_by_three_connections_cl
         assert "mqtt_client_id_stolen" in running.faults()
 
 
-def test_connections_closed_by_mqtt_5_without_a_reason_are_no_stolen_client_id() -> None:
-    with RudeBroker(Manners(after_connack=Visit.close)) as broker, Running(broker.port) as running:
-        until(lambda: len(broker.connects) > 9)
+def test_a_broker_that_takes_us_and_sends_us_away_for_another_reason_is_left_in_peace_ever_longer() -> None:
+    manners = Manners(after_connack=lambda visit: visit.disconnect(0x89))
+    with RudeBroker(manners) as broker, Running(broker.port) as running:
+        until(lambda: len(running.pauses_s) > 9)
+        assert "Server busy" in running.faults()["broker_away"]
         assert "mqtt_client_id_stolen" not in running.faults()
-        assert max(running.pauses_s) == 15.0  # but it is left in peace, ever longer
+        assert max(running.pauses_s) == 15.0
 
 
 # State.

@@ -39,6 +39,7 @@ EARLY, WRONG = How.CLOSED_EARLY, How.WRONG_PROTOCOL
         ([How.REFUSED] * 9, "5"),
         ([How.NOT_REACHED] * 9, "5"),
         ([How.LOST] * 9, "5"),
+        ([How.DISMISSED] * 9, "5"),
         ([How.SILENT] * 9, "5"),
     ],
 )
@@ -80,14 +81,15 @@ def test_a_configured_protocol_stays(wanted: Protocol) -> None:
     assert not choice.due(1e9)
 
 
-def pauses(ends: list[End], protocol: Protocol = "5", chance: float = 1.0) -> list[float]:
+def pauses(ends: list[End], *, chance: float = 1.0) -> list[float]:
     patience = Patience(lambda: chance)
-    return [patience.pause_s(end, stolen=patience.stolen(end, protocol)) for end in ends]
+    return [patience.pause_s(end, stolen=patience.stolen(end)) for end in ends]
 
 
 AWAY = End(How.NOT_REACHED, "")
 REFUSED = End(How.REFUSED, "")
 SHORT = End(How.LOST, "", lasted_s=1.0)
+DISMISSED = End(How.DISMISSED, "", lasted_s=1.0)
 LONG = End(How.LOST, "", lasted_s=1000.0)
 
 
@@ -99,11 +101,12 @@ def test_a_broker_that_is_away_is_looked_for_each_second() -> None:
 def test_a_broker_that_does_not_want_us_is_asked_ever_more_rarely() -> None:
     assert pauses([REFUSED] * 5) == [0.5, 1.0, 2.0, 4.0, 8.0]
     assert max(pauses([REFUSED] * 1000)) == RETRY_UNWANTED_MOST_S
-    assert pauses([SHORT] * 5) == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert pauses([DISMISSED] * 5) == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert pauses([SHORT] * 2) == [0.5, 1.0]
 
 
 def test_a_connection_that_lasted_starts_anew() -> None:
-    assert pauses([SHORT, SHORT, SHORT, LONG]) == [0.5, 1.0, 2.0, 0.5]
+    assert pauses([DISMISSED, DISMISSED, DISMISSED, LONG]) == [0.5, 1.0, 2.0, 0.5]
     assert pauses([AWAY, AWAY, AWAY, LONG]) == [0.5, 1.0, 1.0, 0.5]
 
 
@@ -117,22 +120,22 @@ def test_the_hourly_try_of_mqtt_5_waits_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "protocol", "stolen"),
+    ("ends", "stolen"),
     [
-        ([End(How.STOLEN, "", 900.0)], "5", True),
-        ([SHORT, SHORT], "3.1.1", False),
-        ([SHORT, SHORT, SHORT], "3.1.1", True),
-        ([SHORT, SHORT, SHORT], "5", False),  # it would have said so
-        ([SHORT, AWAY, SHORT, AWAY, SHORT, AWAY, SHORT], "3.1.1", False),  # a broker that restarts
-        ([SHORT, SHORT, LONG, SHORT], "3.1.1", False),
-        ([End(How.SILENT, "", 1.0)] * 3, "3.1.1", False),  # we closed those
+        ([End(How.STOLEN, "", 900.0)], True),
+        ([SHORT, SHORT], False),
+        ([SHORT, SHORT, SHORT], True),
+        ([SHORT, AWAY, SHORT, AWAY, SHORT, AWAY, SHORT], False),  # a broker that restarts
+        ([DISMISSED] * 9, False),  # it said why, and that was another reason
+        ([SHORT, SHORT, LONG, SHORT], False),
+        ([End(How.SILENT, "", 1.0)] * 9, False),  # we closed those
     ],
 )
 def test_a_client_id_is_stolen_when_the_broker_says_so_or_takes_us_and_closes_again_and_again(
-    ends: list[End], protocol: Protocol, *, stolen: bool
+    ends: list[End], *, stolen: bool
 ) -> None:
     patience = Patience(lambda: 0.0)
-    assert [patience.stolen(end, protocol) for end in ends][-1] is stolen
+    assert [patience.stolen(end) for end in ends][-1] is stolen
 
 
 def test_a_stolen_client_id_is_left_to_the_other_for_a_minute_or_two() -> None:
