@@ -105,14 +105,15 @@ def follow(events: queue.Queue[dict[str, Any]], daemon: subprocess.Popen[bytes])
 
 def print_event(event: dict[str, Any]) -> None:
     verdict = event["verdict"]
-    boxes = ", ".join(f"{one['label']} {one['confidence']:.2f}" for one in event["defects"] if one["counts"])
+    counting = [f"{one['label']} {one['confidence']:.2f}" for one in event["defects"] if one["counts"]]
+    boxes = ", ".join(counting[:3]) + (f" and {len(counting) - 3} more" if len(counting) > 3 else "")
     detect = event["timing_ms"]["detect"]
     took = f"{detect:6.1f} ms" if detect is not None else " " * 9
     console.print(
         Text.assemble(
             f"seq {event['seq']:<3} ",
             (f"{verdict.upper():<8}", COLOURS[verdict]),
-            f"{event['file']:<26} {took}  ",
+            f"{event['file']:<29} {took}  ",
             (boxes or event["reason"], "" if boxes else "dim"),
         )
     )
@@ -204,7 +205,7 @@ def broker(port: int) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(server.shutdown(), loop).result(5)
+            asyncio.run_coroutine_threadsafe(server.shutdown(), loop).result(1)
         loop.call_soon_threadsafe(loop.stop)
 
 
