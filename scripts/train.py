@@ -125,10 +125,15 @@ def architecture(out: Path) -> str:
 
 def export(weights: Path, target: Path) -> None:
     """ONNX with a fixed 640x640 input; class names, stride and size go into the file's metadata."""
+    import onnx
     from ultralytics import YOLO
 
     made = YOLO(weights).export(format="onnx", imgsz=deeppcb.SIZE_PX, opset=17, simplify=True, dynamic=False)
-    shutil.copyfile(made, target)
+    network = onnx.load(made)
+    for entry in network.metadata_props:
+        if entry.key == "description":  # ultralytics writes this machine's paths there
+            entry.value = "YOLO11n with ReLU, trained on DeepPCB by scripts/train.py"
+    onnx.save(network, str(target))
     print(f"exported {target}")
 
 

@@ -24,17 +24,20 @@ from tests.linking import Running, state
 from tests.mosquitto import WHERE, Mosquitto
 from tests.waiting import until
 
-WITHOUT_LIMIT = ["max_inflight_messages 0"]  # a subscriber is sent everything before the publisher has its answer
+# A broker that is killed may lose what it has acknowledged, and that is not ours to mend. So that it does not: who
+# subscribes at QoS 0 is written to before the publisher has its answer, and writes nothing himself, which would make
+# the kernel throw away what lies unread when the broker is gone.
+GIVES_BEFORE_IT_ACKNOWLEDGES = ["queue_qos0_messages true"]
 
 
 class Subscriber:
-    """A persistent subscriber at QoS 1, which comes back by itself and remembers all that it was given, in order."""
+    """A persistent subscriber, which comes back by itself and remembers all that it was given, in order."""
 
-    def __init__(self, port: int, *, client_id: str = "subscriber") -> None:
+    def __init__(self, port: int, *, client_id: str = "subscriber", qos: int = 1) -> None:
         self.got: list[tuple[str, bytes, bool]] = []
         self.subscribed = 0
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False)
-        self._client.on_connect = lambda client, *_: client.subscribe("factory/#", qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe("factory/#", qos=qos)
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
@@ -90,7 +93,7 @@ def publishing(running: Running, outbox: FakeOutbox) -> Iterator[None]:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path / "broker", lines=WITHOUT_LIMIT) as started:
+    with Mosquitto(tmp_path / "broker") as started:
         yield started
 
 
@@ -108,27 +111,40 @@ def test_events_arrive_in_order_and_once_when_nothing_goes_wrong(broker: Mosquit
     assert subscriber.payloads() == [b"%d" % n for n in range(500)]
 
 
+def broken_three_times(broker: Mosquitto, subscriber: Subscriber, break_it: Callable[[], None]) -> None:
+    """3,000 events, while the broker goes away three times in the middle of a thousand."""
+    outbox = FakeOutbox()
+    with Running(broker.port) as running, publishing(running, outbox):
+        for thousand in range(3):
+            for number in range(1000):
+                outbox.add(Message("inspection/pass", b"%d" % (1000 * thousand + number)))
+            running.wake.set()
+            until(lambda least=1000 * thousand + 100: len(outbox.state("accepted")) >= least)  # type: ignore[misc]  # bound at once
+            break_it()
+            until(lambda: "refused" in running.faults().get("broker_away", ""))
+            broker.start()
+            until(lambda all_=1000 * (thousand + 1): len(set(subscriber.payloads())) == all_)  # type: ignore[misc]  # ditto
+        until(lambda: len(outbox.state("accepted")) == 3000)
+        assert running.link.connections == 4
+        assert "mqtt_client_id_stolen" not in running.faults()
+    first_times = list(dict.fromkeys(subscriber.payloads()))
+    assert first_times == [b"%d" % number for number in range(3000)]
+
+
 def test_nothing_is_missing_after_the_broker_was_killed_in_the_middle(tmp_path: Path) -> None:
-    outbox = FakeOutbox([Message("inspection/pass", b"%d" % n) for n in range(1000)])
     with (
-        Mosquitto(tmp_path / "broker", lines=WITHOUT_LIMIT, persistence=True) as broker,
-        Subscriber(broker.port) as subscriber,
+        Mosquitto(tmp_path / "broker", lines=GIVES_BEFORE_IT_ACKNOWLEDGES, persistence=True) as broker,
+        Subscriber(broker.port, qos=0) as subscriber,
     ):
         broker.stop()  # what it has saved now is there after each kill: who subscribes to what
         broker.start()
         until(lambda: subscriber.subscribed == 2)
-        with Running(broker.port) as running, publishing(running, outbox):
-            for part in (100, 400, 700):
-                until(lambda part=part: len(outbox.state("accepted")) >= part)  # type: ignore[misc]  # bound at once
-                subscribed = subscriber.subscribed
-                broker.kill()
-                until(lambda: "refused" in running.faults().get("broker_away", ""))
-                broker.start()
-                until(lambda subscribed=subscribed: subscriber.subscribed > subscribed)  # type: ignore[misc]  # ditto
-            until(lambda: len(outbox.state("accepted")) == 1000)
-            until(lambda: len(set(subscriber.payloads())) == 1000)
-            assert "mqtt_client_id_stolen" not in running.faults()
-    assert list(dict.fromkeys(subscriber.payloads())) == [b"%d" % n for n in range(1000)]
+        broken_three_times(broker, subscriber, broker.kill)
+
+
+def test_nothing_is_missing_after_the_broker_was_restarted_in_the_middle(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker", persistence=True) as broker, Subscriber(broker.port) as subscriber:
+        broken_three_times(broker, subscriber, broker.stop)
 
 
 def test_the_broker_refuses_a_topic_by_its_access_list_and_we_believe_it(tmp_path: Path) -> None:
