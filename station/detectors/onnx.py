@@ -32,6 +32,9 @@ def _hushed() -> Iterator[None]:
         os.close(kept)
 
 
+# From 1.29 on its Linux builds report every session to their maker, and keep a database for that in ~/.cache. A station
+# tells nobody, and this is the only switch that works before the reports begin: at import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # While it is imported it looks for GPUs, and on a Raspberry Pi, in WSL or in a container it warns of what it finds,
 # before any of its settings can be made (microsoft/onnxruntime#27092).
 with _hushed():
@@ -54,7 +57,6 @@ ERRORS: tuple[type[Exception], ...] = (
     MemoryError,
 )
 
-onnxruntime.disable_telemetry_events()
 # What matters comes as an exception; the rest is noise on a service's stderr.
 onnxruntime.set_default_logger_severity(4)
 

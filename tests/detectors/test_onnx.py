@@ -265,3 +265,16 @@ except ModelError:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=200)
     assert (done.stdout, done.stderr) == ("refused\n", "")
+
+
+def test_onnxruntime_reports_to_nobody_and_keeps_no_database_for_it(tmp_path: Path) -> None:
+    program = (
+        "from station.detectors.onnx import OnnxDetector; from pathlib import Path; "
+        f"OnnxDetector(Path({str(save(tmp_path / 'm.onnx', V8))!r}), name='m', confidence=0.25, iou=0.45).warm_up()"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    # It keeps quiet on CI by itself: a factory is no CI.
+    environment = {name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}}
+    subprocess.run([sys.executable, "-c", program], env={**environment, "HOME": str(home)}, check=True, timeout=60)
+    assert list(home.rglob("*")) == []
