@@ -131,9 +131,41 @@ def test_a_puback_said_twice_is_one_ack() -> None:
         assert sorted(ack.token for ack in running.answers(50)) == tokens
 
 
-def test_an_answer_that_is_faster_than_the_sender_finds_its_token() -> None:
+def test_an_answer_that_is_faster_than_the_sender_finds_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish, take_in = paho.Client.publish, MqttLink._take_in
+    turns: list[None] = []
+
+    def counted(self: MqttLink, connection: Any) -> None:
+        take_in(self, connection)
+        turns.append(None)
+
+    def slow(self: paho.Client, topic: str, *args: Any, **options: Any) -> paho.MQTTMessageInfo:
+        info = publish(self, topic, *args, **options)
+        if not topic.endswith("/state"):  # it does not return before the link has seen the answer, where it could
+            now = len(turns)
+            until(lambda: running.link._lock.locked() or len(turns) > now + 3)
+        return info
+
+    monkeypatch.setattr(MqttLink, "_take_in", counted)
+    monkeypatch.setattr(paho.Client, "publish", slow)
     with RudeBroker() as broker, Running(broker.port) as running:
-        tokens: list[int] = []
+        tokens = [running.send() for _ in range(5)]
+        acks = running.answers(5)
+        assert [ack.token for ack in acks] == tokens
+        assert {ack.fate for ack in acks} == {Fate.ACCEPTED}
+
+
+def test_many_events_between_heartbeats_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    writers: set[str] = set()
+    write = paho.Client._packet_write
+
+    def noted(self: paho.Client) -> Any:
+        writers.add(threading.current_thread().name)
+        return write(self)
+
+    monkeypatch.setattr(paho.Client, "_packet_write", noted)
+    with RudeBroker() as broker, Running(broker.port) as running:
+        tokens = []
         for _ in range(1000):
             tokens.append(running.send())
             running.link.tell("factory/test/heartbeat", b"{}")
@@ -142,6 +174,7 @@ def test_an_answer_that_is_faster_than_the_sender_finds_its_token() -> None:
         assert {ack.fate for ack in acks} == {Fate.ACCEPTED}
         assert len(broker.connects) == 1
         until(running.link.ready)
+    assert writers == {"mqtt"}  # two threads that write would mix up their packets
 
 
 def test_what_is_told_without_acknowledgement_gives_no_ack_and_takes_no_place_in_the_window() -> None:
@@ -528,6 +561,28 @@ def test_the_first_word_is_online_and_the_last_is_offline_acknowledged_before_we
             ("factory/test/state", state("online", None), True),
             ("factory/test/state", state("offline", "stopped"), True),
         ]
+
+
+def test_we_go_only_after_offline_was_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "OFFLINE_S", 300.0)
+    acknowledged = threading.Event()
+    gone_after: list[bool] = []
+    disconnect = paho.Client.disconnect
+
+    def noted(self: paho.Client, *args: Any) -> Any:
+        gone_after.append(acknowledged.is_set())
+        return disconnect(self, *args)
+
+    monkeypatch.setattr(paho.Client, "disconnect", noted)
+    with RudeBroker() as broker, Running(broker.port) as running:
+        until(lambda: running.link.ready() and broker.states)
+        broker.manners = Manners(state_puback=None)
+        running.stop.set()
+        until(lambda: len(broker.states) == 2)
+        acknowledged.set()
+        broker.visit.acknowledge(broker.states[1].packet_id)
+        running.end()
+        assert gone_after == [True]
 
 
 def test_a_broker_that_does_not_acknowledge_offline_holds_no_stop_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def test_a_key_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its key with openssl")
-def test_an_encrypted_key_is_an_error_and_asks_nobody(tmp_path: Path) -> None:
+def test_an_encrypted_key_is_an_error_that_names_it(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         f"openssl req -x509 -newkey rsa:2048 -passout pass:x -keyout {key} -out {cert} -subj /CN=x -days 1".split(),

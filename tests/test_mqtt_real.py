@@ -20,6 +20,7 @@ from station.mqtt_options import Tls
 from station.publish import run_publish
 from station.testing import FakeOutbox
 from station.types import Fate, Message
+from tests import mosquitto
 from tests.linking import Running, state
 from tests.mosquitto import WHERE, Mosquitto
 from tests.waiting import until
@@ -381,3 +382,13 @@ def test_the_probe_says_why_a_broker_cannot_be_used(broker: Mosquitto, login: Mo
     broker.kill()
     with pytest.raises(LinkError, match="refused"):
         probe(Running(broker.port).options)
+
+
+def test_a_missing_mosquitto_is_skipped_on_a_laptop_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mosquitto, "WHERE", "/nowhere")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception):
+        mosquitto.mosquitto_path()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception):
+        mosquitto.mosquitto_path()

@@ -268,6 +268,11 @@ def test_a_busy_broker_is_left_in_peace_ever_longer_and_the_row_is_first_in_line
     one.accept_all()
     until(lambda: one.link.payloads()[-1] == b"1")
     assert "broker_busy" not in one.faults()
+    one.link.answer(one.link.sent[-1][0], Fate.BUSY, "0x97 Quota exceeded")
+    one.turn()
+    sent = len(one.link.sent)
+    one.leap(1.0)  # an event was taken in between: the first pause is the short one again
+    until(lambda: len(one.link.sent) == sent + 1)
     assert one.outbox.state("refused") == []
 
 
