@@ -101,7 +101,7 @@ class Station:
         self._detector = build_detector(settings)
         self._recipe = build_recipe(settings)
         self._metrics = Metrics(version=__version__, model=self._detector.model.name, read=self._gauges)
-        self._link = build_link(settings, self._health, self._owes.set)
+        self._link = build_link(settings, self._health, self._on_link_change)
         self._source = self._build_source()
         if opened.quarantined:
             self._health.begin(
@@ -297,6 +297,11 @@ class Station:
         while self._unsaid and self._disks.room() is not Room.FULL and self._ledger.notice(self._unsaid[0]):
             self._unsaid.popleft()
             self._owes.set()
+
+    def _on_link_change(self) -> None:
+        """There is an answer or a new connection: the link is well, and the publisher has something to do."""
+        self._owes.set()
+        self._workers["mqtt"].worked()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._asked.is_set():

@@ -29,7 +29,18 @@ HOMES = {
 FORBIDDEN = ("torch", "ultralytics", "torchvision")  # the lean path has no torch
 
 TOP = {"cli", "app", "__main__", "commands"}  # they wire, and may import anything below
-PURE = {"decide", "events", "types", "errors", "health", "heartbeat", "mqtt_options", "clock", "sdnotify"}
+PURE = {
+    "decide",
+    "events",
+    "types",
+    "errors",
+    "health",
+    "heartbeat",
+    "mqtt_options",
+    "mqtt_protocol",
+    "clock",
+    "sdnotify",
+}
 LOOPS = {"line", "publish", "supervise"}
 
 
