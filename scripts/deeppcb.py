@@ -51,6 +51,11 @@ def picture(path: Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
+def pair(board: NDArray[np.uint8], template: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two grey pictures as the three planes (blue: difference, green: template, red: board) of one to train on."""
+    return np.dstack([cv2.absdiff(board, template), template, board])
+
+
 def to_yolo(found: list[Truth]) -> str:
     """*found* as the text of a YOLO label file: ``class cx cy w h``, relative to the image."""
     return "".join(

@@ -1,7 +1,8 @@
 """
-Trains the bundled demonstration detector on DeepPCB and exports it to ONNX: one reproducible, resumable command.
+Trains a bundled demonstration detector on DeepPCB and exports it to ONNX: one reproducible, resumable command.
 
     python scripts/train.py --data DIR/deeppcb --weights DIR/yolo11n-coco-start.pt --out build/train
+    python scripts/train.py --data DIR/deeppcb --pair --epochs 60 --out build/pair
 
 Needs the ``train`` packages: ``pip install '.[ultralytics]' onnx onnxslim`` (AGPL-3.0, brings torch).
 A run that was interrupted goes on where it stopped when the same command is given again.
@@ -18,6 +19,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import cv2
 import deeppcb
 
 os.environ.setdefault("YOLO_OFFLINE", "True")  # ultralytics must not look outside
@@ -25,6 +27,7 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 
 # yolo11n with ReLU: the same layers, but onnxruntime and OpenVINO fuse ReLU into the convolution, and it survives int8.
 ACTIVATION = "activation: torch.nn.ReLU()\n"
+PAIR_LAYERS = Path(__file__).with_name("pair.yaml")
 
 # One defect-free template in ten joins the training part: boards without a label must come out empty.
 TEMPLATES_EVERY = 10
@@ -33,19 +36,23 @@ TEMPLATES_EVERY = 10
 def main() -> None:
     options = parse()
     allow_missing_torchvision()
-    from augment import BoardTrainer
+    from augment import BoardTrainer, PairTrainer
     from ultralytics import YOLO
+
+    trainer = PairTrainer if options.pair else BoardTrainer
 
     out: Path = options.out.resolve()
     last = out / "run" / "weights" / "last.pt"
     if last.exists() and not (out / "run" / "finished").exists():
         print(f"resuming {last}")
-        YOLO(last).train(resume=True, trainer=BoardTrainer)
+        YOLO(last).train(resume=True, trainer=trainer)
     elif not last.exists():
-        data = prepare(options.data, out / "data", options.split)
-        model = YOLO(architecture(out)).load(str(options.weights))
+        data = prepare(options.data, out / "data", options.split, pairs=options.pair)
+        model = YOLO(PAIR_LAYERS if options.pair else architecture(out))
+        if options.weights:
+            model.load(str(options.weights))
         model.train(
-            trainer=BoardTrainer,
+            trainer=trainer,
             data=str(data),
             epochs=options.epochs,
             imgsz=deeppcb.SIZE_PX,
@@ -56,7 +63,7 @@ def main() -> None:
             deterministic=True,
             workers=options.workers,
             optimizer="AdamW",
-            lr0=1.0e-3,
+            lr0=options.rate,
             lrf=0.01,
             warmup_epochs=0.5,
             amp=options.device != "cpu",
@@ -75,25 +82,27 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the DeepPCB folder: images, labels, templates, *.txt")
-    parser.add_argument("--weights", type=Path, required=True, help="start weights, yolo11n (.pt)")
+    parser.add_argument("--weights", type=Path, help="start weights (.pt); none: from nothing, which a pair learns as well")
+    parser.add_argument("--pair", action="store_true", help="the network that sees the board and its template")
     parser.add_argument("--out", type=Path, default=Path("build/train"))
     parser.add_argument(
         "--split", choices=("train", "all"), default="train", help="boards to learn from; val.txt judges"
     )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=1.0e-3, help="learning rate at the start")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU's number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     for needed in (options.data / "train.txt", options.weights):
-        if not needed.exists():
+        if needed is not None and not needed.exists():
             parser.error(f"{needed} does not exist")
     return options
 
 
-def prepare(root: Path, folder: Path, split: str) -> Path:
-    """Lays *root* out as ultralytics wants it (links, YOLO labels) in *folder*; returns the data YAML."""
+def prepare(root: Path, folder: Path, split: str, *, pairs: bool) -> Path:
+    """Lays *root* out as ultralytics wants it (links or pairs, YOLO labels) in *folder*; returns the data YAML."""
     root = root.resolve()
     for part, names in (("train", deeppcb.names(root, split)), ("val", deeppcb.names(root, "val"))):
         images, labels = folder / "images" / part, folder / "labels" / part
@@ -101,16 +110,27 @@ def prepare(root: Path, folder: Path, split: str) -> Path:
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
         for name in names:
-            (images / f"{name}.jpg").symlink_to(root / "images" / f"{name}.jpg")
+            lay_down(root, images, name, board="images", pairs=pairs)
             found = deeppcb.truths(root / "labels" / f"{name}.txt")
             (labels / f"{name}.txt").write_text(deeppcb.to_yolo(found))
         if part == "train":
             for name in names[::TEMPLATES_EVERY]:
-                (images / f"{name}-template.jpg").symlink_to(root / "templates" / f"{name}.jpg")
+                lay_down(root, images, name, board="templates", pairs=pairs)
     classes = "".join(f"  {number}: {name}\n" for number, name in enumerate(deeppcb.CLASSES))
     data = folder / "deeppcb.yaml"
     data.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{classes}")
     return data
+
+
+def lay_down(root: Path, images: Path, name: str, *, board: str, pairs: bool) -> None:
+    """One picture to train on: *name* of the folder *board*, as it is or with its template."""
+    stem = f"{name}-template" if board == "templates" else name
+    if pairs:
+        template = cv2.imread(str(root / "templates" / f"{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        seen = cv2.imread(str(root / board / f"{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(images / f"{stem}.png"), deeppcb.pair(seen, template))
+    else:
+        (images / f"{stem}.jpg").symlink_to(root / board / f"{name}.jpg")
 
 
 def architecture(out: Path) -> str:

@@ -28,7 +28,7 @@ HOMES = {
 }
 FORBIDDEN = ("torch", "ultralytics", "torchvision")  # the lean path has no torch
 
-TOP = {"cli", "app", "__main__", "commands"}  # they wire, and may import anything below
+TOP = {"cli", "app", "parts", "__main__", "commands"}  # they wire, and may import anything below
 PURE = {
     "decide",
     "events",

@@ -12,12 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from station.app import build_detector, link_options
 from station.config import MB, Settings
 from station.disk import free_bytes
 from station.errors import LedgerError, LinkError, ModelError
 from station.ledger_file import examine
 from station.mqtt import probe
+from station.parts import build_detector, link_options
 
 
 @dataclass(frozen=True, slots=True)

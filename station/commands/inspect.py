@@ -12,13 +12,13 @@ import cv2
 from rich.console import Console
 from rich.text import Text
 
-from station.app import build_detector, build_recipe, recipe_sha256
 from station.clock import clock_synced
 from station.config import MB, Settings
 from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.evidence import draw
 from station.line import Bench, inspect
+from station.parts import build_detector, build_recipe, recipe_sha256
 from station.picture import decode, look
 from station.types import Frame, Inspection, Verdict
 

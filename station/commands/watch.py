@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from station.app import link_options
 from station.config import Settings
 from station.mqtt_listener import listen
+from station.parts import link_options
 
 STYLES = {"pass": "bold green", "fail": "bold red", "unknown": "bold yellow", "online": "green", "offline": "red"}
 

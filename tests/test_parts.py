@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from station.app import (
+from station.config import Settings
+from station.errors import ConfigError
+from station.health import Fault, Health
+from station.heartbeat import Vitals, fault_of, heartbeat_of
+from station.parts import (
     CREDENTIAL,
     build_link,
     build_recipe,
@@ -17,10 +21,6 @@ from station.app import (
     read_password,
     recipe_sha256,
 )
-from station.config import Settings
-from station.errors import ConfigError
-from station.health import Fault, Health
-from station.heartbeat import Vitals, fault_of, heartbeat_of
 
 
 def settings(**sections: object) -> Settings:

@@ -1,0 +1,134 @@
+"""Builds single parts from Settings: what the daemon and the commands both need."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from station import __version__
+from station.config import Settings
+from station.detectors.onnx import OnnxDetector
+from station.detectors.store import find_model
+from station.errors import ConfigError
+from station.events import state_of, to_bytes
+from station.health import Health
+from station.memory import give_back
+from station.mqtt import MqttLink
+from station.mqtt_options import LinkOptions, Tls
+from station.types import Box, Recipe, Region
+
+CREDENTIAL = "mqtt-password"  # the name in the unit's LoadCredential
+
+
+def build_detector(settings: Settings) -> OnnxDetector:
+    """The configured detector, loaded, checked and warm. Raises ModelError."""
+    wanted = settings.detector
+    model = find_model(wanted.model)
+    detector = OnnxDetector(
+        model.path,
+        name=model.name,
+        sha256=model.sha256,
+        confidence=min(wanted.confidence, lowest_threshold(settings)),
+        iou=wanted.iou,
+        threads=wanted.threads,
+    )
+    give_back()  # what building the network took, before the first run takes its own
+    detector.warm_up()
+    return detector
+
+
+def lowest_threshold(settings: Settings) -> float:
+    """What the recipe counts must be found: a detection below ``[detector] confidence`` would pass unseen."""
+    return min([settings.recipe.threshold, *settings.recipe.thresholds.values()])
+
+
+def build_recipe(settings: Settings) -> Recipe:
+    wanted = settings.recipe
+    return Recipe(
+        name=wanted.name,
+        default_threshold=wanted.threshold,
+        thresholds=dict(wanted.thresholds),
+        min_area_px=wanted.min_area_px,
+        ignore=tuple(Region(one.name, Box(one.x, one.y, one.width, one.height)) for one in wanted.ignore),
+    )
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """The recipe's identity: of its limits, in one order, so that two stations with equal limits agree."""
+    regions = [[one.name, one.box.x, one.box.y, one.box.width, one.box.height] for one in recipe.ignore]
+    limits = {
+        "default_threshold": recipe.default_threshold,
+        "thresholds": dict(sorted(recipe.thresholds.items())),
+        "min_area_px": recipe.min_area_px,
+        "ignore": regions,
+    }
+    return hashlib.sha256(to_bytes(limits)).hexdigest()
+
+
+def build_link(settings: Settings, health: Health, on_change: Callable[[], None]) -> MqttLink | None:
+    """The link to the broker, not connected yet; None with ``[mqtt] enabled = false``: events wait in the ledger."""
+    if not settings.mqtt.enabled:
+        return None
+    name = settings.station.name
+    return MqttLink(
+        link_options(settings),
+        state=lambda state, why: state_of(state, station=name, version=__version__, why=why),
+        health=health,
+        on_change=on_change,
+    )
+
+
+def link_options(settings: Settings) -> LinkOptions:
+    """Where the broker is and who we are, for the link and for those who only listen."""
+    wanted = settings.mqtt
+    return LinkOptions(
+        host=wanted.host,
+        port=wanted.port,
+        protocol=wanted.protocol,
+        client_id=wanted.client_id or f"station-{settings.station.name}",
+        topic=settings.station.topic,
+        username=wanted.username or None,
+        password=lambda: read_password(wanted.password_file),
+        tls=Tls(wanted.ca_file, wanted.cert_file, wanted.key_file) if wanted.tls else None,
+        window=wanted.window,
+        keepalive_s=wanted.keepalive_s,
+        ack_timeout_s=wanted.ack_timeout_s,
+    )
+
+
+def read_password(file: Path | None) -> str | None:
+    """The broker's password, read anew at each connection: from *file*, else from the systemd credential, else none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if file is None and folder:
+        file = Path(folder) / CREDENTIAL
+        if not file.exists():
+            return None
+    return file.read_text(encoding="utf-8").rstrip("\r\n") or None if file is not None else None
+
+
+def make_folder(path: Path, key: str) -> Path:
+    """*path*, there and writable. Raises ConfigError naming *key*."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write"
+        ) from None
+    return path
+
+
+def lock_folder(folder: Path) -> IO[bytes]:
+    """Holds *folder* for this process until the file is closed. Raises ConfigError when another station has it."""
+    lock = (folder / ".lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigError(
+            f"[station] data_dir = {folder}: another station that runs uses it: give each station its own"
+        ) from None
+    return lock
