@@ -24,7 +24,8 @@ from ultralytics.utils.loss import v8DetectionLoss
 TWIN = np.asarray(
     [deeppcb.CLASSES.index(name) for name in ("short", "open", "spur", "mousebite", "pin-hole", "copper")], np.float32
 )  # by class
-SHIFT_PX = 3  # registration on the line is better than that; the pairs of the dataset are off by one or two
+SHIFT_PX = 2.0  # registration on the line is better than that; the pairs of the dataset are off by one or two
+STRETCH_PX = 1.5  # and their edges by as much again, here and there
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -62,8 +63,9 @@ class Paired:
         if random.random() < 0.5:  # noqa: S311  # ultralytics seeds this generator
             board, template = template, board
             labels["cls"] = TWIN[labels["cls"].astype(int)]
-        template = shifted(template, random.randint(-SHIFT_PX, SHIFT_PX), random.randint(-SHIFT_PX, SHIFT_PX))  # noqa: S311  # as above
         kind = random.random()  # noqa: S311  # as above
+        if kind < 0.7:
+            template = registered_badly(template)
         if kind < 0.15:
             template = np.asarray(cv2.erode(template, CROSS), np.uint8)
         elif kind < 0.3:
@@ -72,12 +74,16 @@ class Paired:
         return labels
 
 
-def shifted(image: Any, right_px: int, down_px: int) -> NDArray[np.uint8]:
-    """*image* moved, its border pixels repeated where nothing is known."""
-    height, width = image.shape
-    rows = np.clip(np.arange(height) - down_px, 0, height - 1)
-    columns = np.clip(np.arange(width) - right_px, 0, width - 1)
-    return np.asarray(image[rows][:, columns], np.uint8)
+def registered_badly(template: Any) -> NDArray[np.uint8]:
+    """*template* moved as a whole by up to ``SHIFT_PX``, and here a little more than there: boards stretch."""
+    height, width = template.shape
+    coarse = np.random.uniform(-STRETCH_PX, STRETCH_PX, (2, 5, 5)).astype(np.float32)  # noqa: NPY002  # as above
+    moved = coarse + np.random.uniform(-SHIFT_PX, SHIFT_PX, (2, 1, 1)).astype(np.float32)  # noqa: NPY002  # as above
+    right, down = (cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in moved)
+    columns, rows = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
+    return np.asarray(
+        cv2.remap(template, right + columns, down + rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )
 
 
 class BoardTrainer(DetectionTrainer):  # type: ignore[misc]  # ultralytics has no types

@@ -21,6 +21,9 @@ from typing import Any
 
 import cv2
 import deeppcb
+import numpy as np
+import synthetic
+from rich.progress import track
 
 os.environ.setdefault("YOLO_OFFLINE", "True")  # ultralytics must not look outside
 os.environ.setdefault("YOLO_AUTOINSTALL", "False")
@@ -57,6 +60,7 @@ def main() -> None:
             epochs=options.epochs,
             imgsz=deeppcb.SIZE_PX,
             batch=options.batch,
+            cache="ram" if options.pair else False,
             nbs=options.batch,  # step at every batch: with 839 boards, accumulating to 64 leaves 13 steps an epoch
             device=options.device,
             seed=options.seed,
@@ -76,13 +80,19 @@ def main() -> None:
             plots=True,
         )  # fmt: skip
     (out / "run" / "finished").touch()
-    export(out / "run" / "weights" / "best.pt", out / "pcb-demo.onnx")
+    export(
+        out / "run" / "weights" / "best.pt",
+        out / ("pcb-pair.onnx" if options.pair else "pcb-demo.onnx"),
+        pairs=options.pair,
+    )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the DeepPCB folder: images, labels, templates, *.txt")
-    parser.add_argument("--weights", type=Path, help="start weights (.pt); none: from nothing, which a pair learns as well")
+    parser.add_argument(
+        "--weights", type=Path, help="start weights (.pt); none: from nothing, which a pair learns as well"
+    )
     parser.add_argument("--pair", action="store_true", help="the network that sees the board and its template")
     parser.add_argument("--out", type=Path, default=Path("build/train"))
     parser.add_argument(
@@ -114,6 +124,8 @@ def prepare(root: Path, folder: Path, split: str, *, pairs: bool) -> Path:
             found = deeppcb.truths(root / "labels" / f"{name}.txt")
             (labels / f"{name}.txt").write_text(deeppcb.to_yolo(found))
         if part == "train":
+            if pairs:
+                lay_down_synthetic(root, names, images, labels)
             for name in names[::TEMPLATES_EVERY]:
                 lay_down(root, images, name, board="templates", pairs=pairs)
     classes = "".join(f"  {number}: {name}\n" for number, name in enumerate(deeppcb.CLASSES))
@@ -133,6 +145,20 @@ def lay_down(root: Path, images: Path, name: str, *, board: str, pairs: bool) ->
         (images / f"{stem}.jpg").symlink_to(root / board / f"{name}.jpg")
 
 
+def lay_down_synthetic(root: Path, names: list[str], images: Path, labels: Path) -> None:
+    """As many boards again, with drawn defects, half of them on layouts made of two."""
+    random = np.random.default_rng(0)
+    for name in track(names, description="drawing defects"):
+        one, other = (
+            np.asarray(cv2.imread(str(root / "templates" / f"{each}.jpg"), cv2.IMREAD_GRAYSCALE), np.uint8)
+            for each in (name, names[int(random.integers(len(names)))])
+        )
+        template = synthetic.layout(one, other, random)
+        board, found = synthetic.defective(template, random, defects=int(random.integers(3, 14)))
+        cv2.imwrite(str(images / f"{name}-drawn.png"), deeppcb.pair(board, template))
+        (labels / f"{name}-drawn.txt").write_text(deeppcb.to_yolo(found))
+
+
 def architecture(out: Path) -> str:
     """Writes ultralytics' own yolo11 layers with ReLU as the activation; the name selects the nano scale."""
     from ultralytics.utils import ROOT
@@ -143,7 +169,7 @@ def architecture(out: Path) -> str:
     return str(path)
 
 
-def export(weights: Path, target: Path) -> None:
+def export(weights: Path, target: Path, *, pairs: bool) -> None:
     """ONNX with a fixed 640x640 input; class names, stride and size go into the file's metadata."""
     import onnx
     from ultralytics import YOLO
@@ -152,7 +178,10 @@ def export(weights: Path, target: Path) -> None:
     network = onnx.load(made)
     for entry in network.metadata_props:
         if entry.key == "description":  # ultralytics writes this machine's paths there
-            entry.value = "YOLO11n with ReLU, trained on DeepPCB by scripts/train.py"
+            layers = "The layers of scripts/pair.yaml" if pairs else "YOLO11n with ReLU"
+            entry.value = f"{layers}, trained on DeepPCB by scripts/train.py"
+    if pairs:  # what the three planes are: the station fills them accordingly
+        network.metadata_props.add(key="station.input", value="pair")
     onnx.save(network, str(target))
     print(f"exported {target}")
 
