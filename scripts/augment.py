@@ -77,8 +77,8 @@ class Paired:
 def registered_badly(template: Any) -> NDArray[np.uint8]:
     """*template* moved as a whole by up to ``SHIFT_PX``, and here a little more than there: boards stretch."""
     height, width = template.shape
-    coarse = np.random.uniform(-STRETCH_PX, STRETCH_PX, (2, 5, 5)).astype(np.float32)  # noqa: NPY002  # as above
-    moved = coarse + np.random.uniform(-SHIFT_PX, SHIFT_PX, (2, 1, 1)).astype(np.float32)  # noqa: NPY002  # as above
+    coarse = np.random.uniform(-STRETCH_PX, STRETCH_PX, (2, 5, 5)).astype(np.float32)
+    moved = coarse + np.random.uniform(-SHIFT_PX, SHIFT_PX, (2, 1, 1)).astype(np.float32)
     right, down = (cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in moved)
     columns, rows = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
     return np.asarray(
@@ -136,4 +136,4 @@ def compute_in_bfloat16() -> None:
 
     v8DetectionLoss.loss = in_float32
     v8DetectionLoss.in_bfloat16 = True
-    ultralytics_trainer.autocast = lambda enabled, device="cpu": torch.autocast("cpu", dtype=torch.bfloat16)
+    ultralytics_trainer.autocast = lambda *_, **__: torch.autocast("cpu", dtype=torch.bfloat16)

@@ -51,6 +51,11 @@ def picture(path: Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
+def grey(path: Path) -> NDArray[np.uint8]:
+    """The picture at *path*, height x width bytes. Raises SystemExit as ``picture`` does."""
+    return np.asarray(cv2.cvtColor(picture(path), cv2.COLOR_BGR2GRAY), np.uint8)
+
+
 def pair(board: NDArray[np.uint8], template: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Two grey pictures as the three planes (blue: difference, green: template, red: board) of one to train on."""
     return np.dstack([cv2.absdiff(board, template), template, board])

@@ -138,8 +138,7 @@ def lay_down(root: Path, images: Path, name: str, *, board: str, pairs: bool) ->
     """One picture to train on: *name* of the folder *board*, as it is or with its template."""
     stem = f"{name}-template" if board == "templates" else name
     if pairs:
-        template = cv2.imread(str(root / "templates" / f"{name}.jpg"), cv2.IMREAD_GRAYSCALE)
-        seen = cv2.imread(str(root / board / f"{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        template, seen = deeppcb.grey(root / "templates" / f"{name}.jpg"), deeppcb.grey(root / board / f"{name}.jpg")
         cv2.imwrite(str(images / f"{stem}.png"), deeppcb.pair(seen, template))
     else:
         (images / f"{stem}.jpg").symlink_to(root / board / f"{name}.jpg")
@@ -150,8 +149,7 @@ def lay_down_synthetic(root: Path, names: list[str], images: Path, labels: Path)
     random = np.random.default_rng(0)
     for name in track(names, description="drawing defects"):
         one, other = (
-            np.asarray(cv2.imread(str(root / "templates" / f"{each}.jpg"), cv2.IMREAD_GRAYSCALE), np.uint8)
-            for each in (name, names[int(random.integers(len(names)))])
+            deeppcb.grey(root / "templates" / f"{each}.jpg") for each in (name, names[int(random.integers(len(names)))])
         )
         template = synthetic.layout(one, other, random)
         board, found = synthetic.defective(template, random, defects=int(random.integers(3, 14)))
