@@ -73,7 +73,7 @@ def main() -> None:
             amp=options.device != "cpu",
             # The boards are binary and registered: colour and perspective never change; side, place and scale do.
             hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, fliplr=0.5, flipud=0.5, translate=0.1, scale=0.35,
-            mosaic=0.0, close_mosaic=0,
+            mosaic=0.0, close_mosaic=0, cls=1.0 if options.pair else 0.5,
             project=str(out),
             name="run",
             exist_ok=True,
