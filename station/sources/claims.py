@@ -151,8 +151,9 @@ class Claims:
             else:
                 self._set_aside(claim, problem)
             (self._processing / _counter(claim)).unlink(missing_ok=True)
-            for name in sidecars_of(_name(claim)):
-                self._follow(claim, Path(claim.relative).with_name(name), failed=problem is not None)
+            folder, slash, picture = claim.relative.rpartition("/")
+            for name in sidecars_of(picture):
+                self._follow(claim, folder + slash + name, failed=problem is not None)
         except FileNotFoundError:
             log.warning("claimed file vanished", event_id=claim.event_id, file=printable(claim.relative))
         except OSError as error:
@@ -210,12 +211,11 @@ class Claims:
         log.info("file changed while it was inspected", old=claim.event_id, new=event_id)
         return Claim(event_id, claim.relative, self._now(), target, stamp_of(target.lstat()))
 
-    def _follow(self, claim: Claim, sidecar: Path, *, failed: bool) -> None:
-        source = self._inbox / sidecar
-        if os.path.lexists(source):
+    def _follow(self, claim: Claim, sidecar: str, *, failed: bool) -> None:
+        if os.path.lexists(f"{self._inbox}/{sidecar}"):  # hardly ever, and asked for each board: no Path is made for it
             folder = self._inbox / FAILED if failed else self._day(claim.claimed_at)
             with contextlib.suppress(FileNotFoundError):
-                self._shelve(source, folder / sidecar)
+                self._shelve(self._inbox / sidecar, folder / sidecar)
 
     def _set_aside(self, claim: Claim, problem: str) -> None:
         """The reason comes first: what lies in ``failed/`` never lies there without one."""
