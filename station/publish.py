@@ -18,6 +18,10 @@ log = structlog.get_logger(__name__)
 
 PAGE = 100  # rows read at a time: a backlog of any size costs the same memory
 IDLE_S = 0.5
+# A commit for each acknowledgement costs a board as much as sending it, and holds up the line's own commit. So the
+# rows wait for each other; what a crash leaves unmarked is sent once more, as what was under way is anyway.
+SETTLE_ROWS = 10
+SETTLE_S = 0.1
 BUSY_FIRST_S = 1.0
 BUSY_MOST_S = 60.0
 OFFER_AGAIN_S = 3600.0
@@ -44,16 +48,17 @@ def run_publish(
     ``acked``, ``refused`` or ``resent`` for each event. Raises LedgerError; nothing is lost by running it again.
     """
     run = _Publishing(outbox=outbox, link=link, topic=topic, health=health, on_outcome=on_outcome, monotonic=monotonic)
+    news = True
     while not stop.is_set():
         beat("publish")
-        run.turn()
+        run.turn(news=news)
         worked()
-        wake.wait(IDLE_S)
+        news = wake.wait(SETTLE_S if run.unsettled() else IDLE_S)
         wake.clear()
     deadline_s = monotonic() + drain_s
-    while link.ready() or run.waits():
+    while link.ready() or run.waits() or run.unsettled():
         beat("publish")
-        run.turn()
+        run.turn(news=False)
         if not run.waits() or monotonic() >= deadline_s:
             break
         wake.wait(0.05)
@@ -80,6 +85,7 @@ class _Publishing:
         self._on_outcome = on_outcome
         self._monotonic = monotonic
         self._under_way: dict[int, Owed] = {}
+        self._accepted: list[int] = []  # rows that the broker has, which the outbox does not know yet
         self._returned: list[tuple[int, Owed]] = []  # a heap by row: lost or put off, first in line again
         self._page: deque[Owed] = deque()
         self._cursor = 0
@@ -88,9 +94,13 @@ class _Publishing:
         self._busy_s = 0.0
         self._not_before_s = 0.0
 
-    def turn(self) -> None:
-        """Takes in all answers with one commit, then sends as much as the link takes."""
-        self._settle()
+    def turn(self, *, news: bool) -> None:
+        """
+        Takes in all answers, then sends as much as the link takes.
+
+        What was accepted is marked with one commit: when there is enough of it, or no *news* that could bring more.
+        """
+        self._settle(at_once=not news)
         self._offer_refused()
         while self._link.ready() and self._monotonic() >= self._not_before_s:
             owed = self._next()
@@ -103,6 +113,10 @@ class _Publishing:
         """Something is under way, and the link may still answer."""
         return bool(self._under_way)
 
+    def unsettled(self) -> bool:
+        """Something was accepted, and is still to be marked."""
+        return bool(self._accepted)
+
     def _next(self) -> Owed | None:
         if self._returned:
             self._on_outcome("resent")
@@ -114,13 +128,14 @@ class _Publishing:
             self._cursor = self._page[-1].row
         return self._page.popleft()
 
-    def _settle(self) -> None:
-        accepted: list[int] = []
+    def _settle(self, *, at_once: bool) -> None:
         refused: list[tuple[int, str]] = []
         for ack, owed in self._answers():
             match ack.fate:
                 case Fate.ACCEPTED:
-                    accepted.append(owed.row)
+                    self._accepted.append(owed.row)
+                    self._busy_s = 0.0
+                    self._health.end("broker_busy")
                 case Fate.REFUSED:
                     refused.append((owed.row, ack.reason))
                     log.error("event refused", topic=owed.message.topic, row=owed.row, reason=ack.reason)
@@ -128,15 +143,13 @@ class _Publishing:
                     self._put_off(owed, ack.reason)
                 case Fate.LOST:
                     heapq.heappush(self._returned, (owed.row, owed))
-        if not accepted and not refused:
+        if not refused and len(self._accepted) < (1 if at_once else SETTLE_ROWS):
             return
+        accepted, self._accepted = self._accepted, []
         self._outbox.settle(accepted, refused)
         for outcome, count in (("acked", len(accepted)), ("refused", len(refused))):
             for _ in range(count):
                 self._on_outcome(outcome)
-        if accepted:
-            self._busy_s = 0.0
-            self._health.end("broker_busy")
         if refused:
             self._health.begin(
                 "event_refused",

@@ -189,6 +189,34 @@ def test_answers_that_came_together_are_one_commit() -> None:
     one.end()
 
 
+def test_answers_that_come_one_by_one_share_a_commit_while_there_is_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "SETTLE_S", 60.0)  # the next news always comes in time
+    one = Loop(publish.SETTLE_ROWS)
+    one.start()
+    until(lambda: len(one.link.sent) == publish.SETTLE_ROWS)
+    for number, (token, _, _) in enumerate(one.link.sent):
+        assert one.outbox.settlements == 0, f"a commit after {number} answers"
+        one.link.answer(token)
+        if number + 1 < publish.SETTLE_ROWS:
+            one.turn()
+    until(lambda: len(one.outbox.state("accepted")) == publish.SETTLE_ROWS)
+    assert one.outbox.settlements == 1
+    one.end()
+
+
+def test_an_answer_that_waits_for_others_is_marked_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "SETTLE_S", 60.0)
+    one = Loop(1)
+    one.start()
+    until(lambda: len(one.link.sent) == 1)
+    one.accept_all()
+    one.turn()
+    assert not one.outbox.state("accepted")
+    one.link.up = False  # and nothing is under way
+    one.end()
+    assert len(one.outbox.state("accepted")) == 1
+
+
 def test_a_backlog_is_read_in_pages_and_each_row_once(loop: Make) -> None:
     one = loop(950, window=1000)
     until(lambda: len(one.link.sent) == 950)
