@@ -56,6 +56,18 @@ console = Console()
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What a station inspects with: a model's name, a backend, and the template that a paired model needs."""
+
+    model: str = "pcb-demo"
+    backend: str = "onnxruntime"
+    template: Path | None = None
+
+
+PLAIN = Kind()
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One measurement: *value* against *limit*, which is a floor plus an allowance or a peer's own value."""
 
@@ -75,7 +87,12 @@ def main() -> int:
     pictures = sorted(one for one in SAMPLES.iterdir() if one.name.startswith(("fail-", "pass-")))
     home = Path(tempfile.mkdtemp(prefix="station-bench-"))
     try:
-        figures = list(measure(home, pictures, options.boards, options.peer))
+        if options.models:
+            from bench_models import measure as measure_models
+
+            figures = list(measure_models(home, options.boards, options.peer, options.weights))
+        else:
+            figures = list(measure(home, pictures, options.boards, options.peer))
     finally:
         shutil.rmtree(home, ignore_errors=True)
     show(figures)
@@ -91,6 +108,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--boards", type=int, default=200, help="boards of the backlog")
     parser.add_argument("--peer", help="a Python interpreter that has ultralytics")
+    parser.add_argument("--models", action="store_true", help="every network that ships, on every backend instead")
+    parser.add_argument("--weights", type=Path, help="with --models: YOLO11n (.pt), which the peer exports by itself")
     parser.add_argument("--json", type=Path, help="writes the figures there too")
     return parser.parse_args()
 
@@ -157,35 +176,43 @@ class Backlog:
     start_s: float
 
 
-def backlog(home: Path, pictures: list[Path], boards: int) -> Backlog:
+def backlog(home: Path, pictures: list[Path], boards: int, kind: Kind = PLAIN) -> Backlog:
     """A full inbox before the start; from the first event to the last, as a subscriber receives them, and all acked."""
     inbox = home / "inbox"
     inbox.mkdir(parents=True)
     for number in range(boards):
         shutil.copyfile(pictures[number % len(pictures)], inbox / f"board-{number:05}.jpg")
-    with mosquitto() as port, subscriber(port) as arrivals, daemon(home, port) as (process, started_s):
+    with mosquitto() as port, subscriber(port) as arrivals, daemon(home, port, kind) as (process, started_s):
         times = [arrivals.get(timeout=120) for _ in range(boards)]
         until_nothing_owed(home)
         peak_mb = high_water_mb(process.pid)
     return Backlog((times[-1] - times[0]) / (boards - 1) * 1e3, peak_mb, started_s)
 
 
-def ultralytics(python: str, home: Path, pictures: list[Path], boards: int) -> dict[str, float]:
-    """What ``ultralytics predict`` needs for the same boards and the same ONNX file, in a process of its own."""
+def ultralytics(
+    python: str, home: Path, pictures: list[Path], boards: int, model: Path = MODEL, export: str | None = None
+) -> dict[str, float]:
+    """What ``ultralytics predict`` needs, in a process of its own, with *model* or with its own *export* of it."""
     folder = home / "boards"
     folder.mkdir(parents=True)
     for number in range(boards):
         shutil.copyfile(pictures[number % len(pictures)], folder / f"board-{number:05}.jpg")
     program = Path(__file__).with_name("bench_ultralytics.py")
+    if export is not None:  # it lays its exports beside the weights
+        model = Path(shutil.copy(model, home))
     done = subprocess.run(
-        [python, str(program), str(MODEL), str(folder)], check=True, capture_output=True, text=True, cwd=home
+        [python, str(program), str(model), str(folder), *([export] if export else [])],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=home,
     )
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-def start_s(home: Path) -> float:
-    with daemon(home, free_port()) as (_, started_s):
+def start_s(home: Path, kind: Kind = PLAIN) -> float:
+    with daemon(home, free_port(), kind) as (_, started_s):
         return started_s
 
 
@@ -241,7 +268,7 @@ def told(number: int) -> Inspection:
 
 
 @contextlib.contextmanager
-def daemon(home: Path, mqtt_port: int) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+def daemon(home: Path, mqtt_port: int, kind: Kind = PLAIN) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """``station run`` as a service manager starts it; with the seconds from its start to READY=1."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "inbox").mkdir(exist_ok=True)
@@ -249,7 +276,9 @@ def daemon(home: Path, mqtt_port: int) -> Iterator[tuple[subprocess.Popen[bytes]
     config.write_text(
         f'[station]\nname = "bench"\ntopic = "{TOPIC}"\ndata_dir = "{home}/data"\n'
         f'[source]\npath = "{home}/inbox"\n[mqtt]\nport = {mqtt_port}\n[http]\nport = {free_port()}\n'
-        '[evidence]\nkeep = "all"\nstop_below_mb = 200\n[log]\nlevel = "warning"\n'
+        f'[detector]\nmodel = "{kind.model}"\nbackend = "{kind.backend}"\n'
+        + (f'[recipe]\ntemplate = "{kind.template}"\n' if kind.template else "")
+        + '[evidence]\nkeep = "all"\nstop_below_mb = 200\n[log]\nlevel = "warning"\n'
     )
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(home / "notify"))

@@ -1,4 +1,8 @@
-"""The peer of scripts/bench: ``ultralytics predict`` over a folder with the same ONNX file, in its own interpreter."""
+"""
+The peer of scripts/bench: ``ultralytics predict`` over a folder, in its own interpreter.
+
+    bench_ultralytics.py MODEL FOLDER [FORMAT]: with FORMAT (onnx, openvino) it exports MODEL by itself beforehand.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ allow_missing_torchvision()
 from ultralytics import YOLO  # noqa: E402
 
 model, folder = sys.argv[1], sys.argv[2]
+if len(sys.argv) > 3:
+    model = YOLO(model).export(format=sys.argv[3], imgsz=640, verbose=False)
 times = []
 for _ in YOLO(model, task="detect").predict(folder, stream=True, imgsz=640, verbose=False, device="cpu", save=False):
     times.append(time.perf_counter())  # noqa: PERF401  # the loop is what is timed

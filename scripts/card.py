@@ -29,20 +29,29 @@ def main() -> None:
 
 def table(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    best = figures["f_score"]
+    at, best, recipe = figures["f_score_recipe"], figures["f_score"], figures["recipe"]
     rows = [
-        f"| {name} | {one['AP50']:.3f} | {one['AP33']:.3f} | {one['precision']:.3f} | {one['recall']:.3f} |\n"
+        f"| {name} | {_shown(one['AP50'])} | {_shown(one['AP33'])} | {one['precision']:.3f} | {one['recall']:.3f} |\n"
         for name, one in figures["classes"].items()
     ]
+    own = "".join(f", {label} {value:g}" for label, value in recipe["thresholds"].items())
+    moved = figures["templates_moved_px"]
     failed = ", ".join(f"{count} at {threshold}" for threshold, count in figures["templates_failed_at"].items())
     return (
         "| class | AP50 | AP (IoU > 0.33) | precision | recall |\n|---|---|---|---|---|\n"
         + "".join(rows)
-        + f"| **all** | **{figures['mAP50']:.3f}** | **{figures['mAP33']:.3f}** "
-        f"| {best['precision']:.3f} | {best['recall']:.3f} |\n\n"
-        f"F-score {best['value']:.3f} at threshold {best['threshold']:.2f}; precision and recall are given there.\n"
-        f"Of {figures['boards']} defect-free templates these would fail: {failed}.\n"
+        + f"| **all** | **{_shown(figures['mAP50'])}** | **{_shown(figures['mAP33'])}** "
+        f"| {at['precision']:.3f} | {at['recall']:.3f} |\n\n"
+        f"F-score {at['value']:.3f} at the recipe's thresholds ({recipe['threshold']:g}{own}), where precision and "
+        f"recall are given too; at best {best['value']:.3f}, at {best['threshold']:.2f} for all labels. "
+        f"mAP50-95 {_shown(figures['mAP50_95'])}.\n"
+        f"Of {figures['templates']} defect-free templates {figures['templates_failed']} would fail there"
+        f"{f' (each moved by up to {moved} px)' if moved else ''}; with one threshold for all labels: {failed}.\n"
     )
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

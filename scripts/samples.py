@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 import deeppcb
-from evaluate import detector_of
+from judge import open_detector
 
 from station.assets import ASSETS, SAMPLES
 from station.decide import decide
@@ -27,11 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     root: Path = parser.parse_args().data
-    detector = detector_of("pcb-demo", confidence=0.25)
+    detector = open_detector("pcb-demo", confidence=0.25)
     recipe = Recipe("default", 0.5)
 
     def verdict(path: Path) -> Verdict:
-        return decide(detector.detect(deeppcb.picture(path)), recipe).verdict
+        return decide(detector.detect(deeppcb.picture(path), None), recipe).verdict
 
     shutil.rmtree(SAMPLES, ignore_errors=True)
     SAMPLES.mkdir(parents=True)

@@ -23,12 +23,13 @@ from station.events import utc_text
 from station.evidence import FolderEvidence
 from station.health import Fault, Health
 from station.heartbeat import Vitals, fault_of, heartbeat_of
+from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
 from station.line import Bench, Listeners, log_inspection, run_line
 from station.memory import give_back, share_one_heap
 from station.metrics import Gauges, Metrics
 from station.outbox import SqliteOutbox
-from station.parts import build_detector, build_link, build_recipe, lock_folder, make_folder, recipe_sha256
+from station.parts import build_link, build_recipe, lock_folder, make_folder, recipe_sha256
 from station.publish import run_publish
 from station.sdnotify import Notifier
 from station.sources.folder import FolderSource
@@ -42,6 +43,7 @@ LINE_STOP_S = 2.0
 DRAIN_S = 5.0
 WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
+CONVERTING_S = 60.0  # more time to start for a child that converts a model, each time it has moved on
 UNSAID = 100  # faults that wait for room on the disk
 PRUNE_CHUNKS = 20  # of some hundred rows each, a minute: more than any line makes, and never long
 
@@ -88,7 +90,10 @@ class Station:
             max_bytes=int(settings.evidence.max_mb * MB),
             keep_days=settings.evidence.keep_days,
         )
-        self._detector = build_detector(settings)
+        ready = ready_judge(settings, on_progress=lambda doing: self._notifier.extend_timeout(CONVERTING_S, doing))
+        self._detector = ready.detector
+        if ready.fallback is not None:
+            self._health.begin("model_fallback", ready.fallback)
         self._recipe = build_recipe(settings)
         self._metrics = Metrics(version=__version__, model=self._detector.model.name, read=self._gauges)
         self._link = build_link(settings, self._health, self._on_link_change)

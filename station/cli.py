@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 import typer
 
 from station import __version__
+from station.cli_model import model
+from station.cli_options import ConfigOption, JsonOption, SetOption, settings_of
 from station.errors import ConfigError, ModelError, StationError
 
 if TYPE_CHECKING:
-    from station.config import Settings
+    pass
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_MODEL, EXIT_REJECTS = 1, 2, 3, 4
 
@@ -26,18 +28,7 @@ app = typer.Typer(
 )
 ledger = typer.Typer(help="What was inspected, and what is owed to the broker.", no_args_is_help=True)
 app.add_typer(ledger, name="ledger")
-
-ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045  # typer reads the annotation at run time, on Python 3.10 too
-    typer.Option(
-        "-c", "--config", help="Default: $STATION_CONFIG, /etc/station/station.toml, then configs/station.toml."
-    ),
-]
-SetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045  # ditto
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one key of the configuration; may be repeated."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="For machines: one JSON document a line, nothing else.")]
+app.add_typer(model, name="model")
 
 
 def main() -> None:
@@ -83,7 +74,7 @@ def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """
     from station.app import Station
 
-    settings = _settings(config, overrides)
+    settings = settings_of(config, overrides)
     Station(settings).run()
 
 
@@ -97,7 +88,7 @@ def check(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """
     from station.commands.check import check as look
 
-    raise typer.Exit(0 if look(_settings(config, overrides)) else EXIT_CONFIG)
+    raise typer.Exit(0 if look(settings_of(config, overrides)) else EXIT_CONFIG)
 
 
 @app.command()
@@ -119,7 +110,7 @@ def inspect(
     """
     from station.commands.inspect import inspect_paths
 
-    all_pass = inspect_paths(_settings(config, overrides, optional=True), paths, save=save, as_json=as_json)
+    all_pass = inspect_paths(settings_of(config, overrides, optional=True), paths, save=save, as_json=as_json)
     raise typer.Exit(0 if all_pass else EXIT_REJECTS)
 
 
@@ -132,7 +123,55 @@ def watch(config: ConfigOption = None, overrides: SetOption = None, as_json: Jso
     """
     from station.commands.watch import watch as follow
 
-    follow(_settings(config, overrides), as_json=as_json)
+    follow(settings_of(config, overrides), as_json=as_json)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A .tar.gz, readable for its owner only.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    secrets: Annotated[bool, typer.Option("--secrets", help="With the broker's password and the TLS key.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replaces FILE if it is there.")] = False,
+) -> None:
+    """
+    Configuration, models and ledger in one archive, while the station runs. No pictures, and no secrets unless asked.
+
+    Example: station backup aoi-1.tar.gz -c /etc/station/aoi-1.toml
+    Exit: 0 it is whole and on disk, 1 it could not be made.
+    """
+    from rich.console import Console
+
+    from station.commands.backup import back_up
+
+    settings = settings_of(config, overrides)
+    back_up(settings, config, target, secrets=secrets, force=force, console=Console(soft_wrap=True))
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="What station backup made.")],
+    config: Annotated[
+        Optional[Path],  # noqa: UP045  # typer reads the annotation at run time, on Python 3.10 too
+        typer.Option("-c", "--config", help="Where the configuration goes. Default: where it was."),
+    ] = None,
+    data_dir: Annotated[
+        Optional[Path],  # noqa: UP045  # ditto
+        typer.Option("--data-dir", metavar="DIR", help="Where ledger and models go. Default: as configured."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Moves aside what is there already.")] = False,
+) -> None:
+    """
+    Puts a backup onto this machine, checked, all of it or nothing; and says what has to be put back by hand.
+
+    Example: station restore aoi-1.tar.gz
+    Exit: 0 restored, 1 it could not be, and nothing was changed.
+    """
+    from rich.console import Console
+
+    from station.commands.backup import restore as put_back
+
+    put_back(source, config=config, data_dir=data_dir, force=force, console=Console(soft_wrap=True))
 
 
 @ledger.command("status")
@@ -208,17 +247,8 @@ def ledger_export(
     print(f"{export(_ledger(config, overrides), target, force=force, console=console)} boards written to {target}")
 
 
-def _settings(config: Path | None, overrides: list[str] | None, *, optional: bool = False) -> Settings:
-    from station import log
-    from station.config import load, load_or_defaults
-
-    settings = (load_or_defaults if optional else load)(config, overrides=overrides or ())
-    log.setup(level=settings.log.level, format=settings.log.format)
-    return settings
-
-
 def _ledger(config: Path | None, overrides: list[str] | None) -> Path:
-    return _settings(config, overrides).station.data_dir / "ledger.db"
+    return settings_of(config, overrides).station.data_dir / "ledger.db"
 
 
 def _utc(moment: datetime | None) -> datetime | None:

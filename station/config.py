@@ -74,12 +74,41 @@ class FolderSection(Section):
         return value
 
 
+class TilesTable(Section):
+    size: int = Field(ge=64, le=8192)
+    overlap: float = Field(0.2, gt=0)
+
+    @property
+    def overlap_px(self) -> int:
+        return round(self.overlap * self.size if self.overlap < 1 else self.overlap)
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> TilesTable:
+        if not 32 <= self.overlap_px <= self.size // 2:
+            raise ValueError(f"tiles of {self.size} pixels can overlap by 32 to {self.size // 2}")
+        return self
+
+
 class DetectorSection(Section):
-    model: str = "pcb-demo"
-    backend: Literal["auto", "onnxruntime"] = "auto"
+    kind: Literal["network", "golden", "both"] = "network"
+    model: str = "store"
+    backend: Literal["auto", "onnxruntime", "openvino"] = "auto"
     threads: int = Field(0, ge=0, le=256)
     confidence: Share = 0.25
     iou: Share = 0.45
+    tiles: Literal["auto", "off"] | TilesTable = "auto"
+
+    @field_validator("tiles", mode="before")
+    @classmethod
+    def _one_error(cls, value: object) -> object:
+        if value in ("auto", "off") or isinstance(value, TilesTable):
+            return value
+        try:
+            return TilesTable.model_validate(value)
+        except ValidationError as error:
+            accepted = 'give "auto", "off", or a table as { size = 640, overlap = 128 }'
+            why = str(error.errors()[0]["msg"]).removeprefix("Value error, ") if isinstance(value, dict) else ""
+            raise ValueError(f"{accepted}{f' ({why})' if why else ''}") from None
 
 
 class IgnoreSection(Section):
@@ -96,6 +125,8 @@ class RecipeSection(Section):
     thresholds: dict[str, Share] = {}
     min_area_px: float = Field(0.0, ge=0)
     ignore: tuple[IgnoreSection, ...] = ()
+    template: Path | None = None
+    registration_limit: Share = 0.7
 
 
 class GateSection(Section):
@@ -191,6 +222,14 @@ class Settings(BaseSettings):
         if self.evidence.stop_below_mb < self.ledger.stop_below_mb:
             raise ValueError(
                 "evidence.stop_below_mb must be at least ledger.stop_below_mb: pictures stop before inspection does"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _golden_has_a_template(self) -> Settings:
+        if self.detector.kind != "network" and self.recipe.template is None:
+            raise ValueError(
+                f'detector.kind = "{self.detector.kind}" needs recipe.template: the picture of a defect-free board'
             )
         return self
 

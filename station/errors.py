@@ -10,7 +10,9 @@ What can go wrong, by what to do about it.
     ├── LedgerError      nothing can be recorded: stop taking boards, try again
     │   ├── LedgerDamagedError  the next start sets it aside and saves what reads: restart    exit 1
     │   └── LedgerTooNewError   made by a newer station: the operator must decide    exit 1
-    └── LinkError        the broker cannot be reached as configured
+    ├── LinkError        the broker cannot be reached as configured
+    ├── LabelsError      a folder of labelled boards cannot be used: the text names file and line
+    └── BackupError      a backup cannot be made or restored: nothing was changed
 """
 
 
@@ -52,3 +54,11 @@ class LedgerTooNewError(LedgerError):
 
 class LinkError(StationError):
     """Raised when a connection to the broker cannot be made as configured (a wrong CA file, an unreadable password)."""
+
+
+class LabelsError(StationError):
+    """Raised when a folder of labelled boards (to judge a model with) is missing, damaged or not understood."""
+
+
+class BackupError(StationError):
+    """Raised when a backup cannot be made, or cannot be restored: then nothing was changed."""

@@ -11,8 +11,10 @@ from typing import IO
 
 from station import __version__
 from station.config import Settings
-from station.detectors.onnx import OnnxDetector
-from station.detectors.store import find_model
+from station.detectors.backends import Places, open_network
+from station.detectors.reference import Reference
+from station.detectors.store import ModelFile, ModelStore, find_model
+from station.detectors.yolo import NetworkDetector, Tiling, needs_template
 from station.errors import ConfigError
 from station.events import state_of, to_bytes
 from station.health import Health
@@ -24,21 +26,46 @@ from station.types import Box, Recipe, Region
 CREDENTIAL = "mqtt-password"  # the name in the unit's LoadCredential
 
 
-def build_detector(settings: Settings) -> OnnxDetector:
-    """The configured detector, loaded, checked and warm. Raises ModelError."""
+def model_store(settings: Settings) -> ModelStore:
+    """Where ``station model import`` puts models; the folder need not be there."""
+    return ModelStore(settings.station.data_dir / "models")
+
+
+def build_detector(settings: Settings, model: ModelFile | None = None) -> NetworkDetector:
+    """The configured detector, or one of *model* in its place, loaded and warm. Raises ModelError, ConfigError."""
     wanted = settings.detector
-    model = find_model(wanted.model)
-    detector = OnnxDetector(
+    model = model or find_model(wanted.model, store=model_store(settings))
+    network = open_network(
         model.path,
-        name=model.name,
+        backend=wanted.backend,
+        threads=wanted.threads,
         sha256=model.sha256,
+        places=Places.below(settings.station.data_dir),
+    )
+    detector = NetworkDetector(
+        network,
+        name=model.name,
         confidence=min(wanted.confidence, lowest_threshold(settings)),
         iou=wanted.iou,
-        threads=wanted.threads,
+        reference=build_reference(settings),
+        tiling=build_tiling(settings),
     )
+    if detector.paired and settings.recipe.template is None:
+        raise ConfigError(needs_template(model.name))
     give_back()  # what building the network took, before the first run takes its own
     detector.warm_up()
     return detector
+
+
+def build_tiling(settings: Settings) -> Tiling | None:
+    """How big pictures are cut; None: they are scaled to fit."""
+    match settings.detector.tiles:
+        case "auto":
+            return Tiling()
+        case "off":
+            return None
+        case wanted:
+            return Tiling(wanted.size, wanted.overlap_px)
 
 
 def lowest_threshold(settings: Settings) -> float:
@@ -46,26 +73,37 @@ def lowest_threshold(settings: Settings) -> float:
     return min([settings.recipe.threshold, *settings.recipe.thresholds.values()])
 
 
-def build_recipe(settings: Settings) -> Recipe:
+def build_reference(settings: Settings) -> Reference | None:
+    """The recipe's template; None where it has none. Raises ConfigError that says what to do."""
     wanted = settings.recipe
+    return None if wanted.template is None else Reference.read(wanted.template, limit=wanted.registration_limit)
+
+
+def build_recipe(settings: Settings) -> Recipe:
+    """The recipe's limits. Raises ConfigError for a template that cannot be used."""
+    wanted, reference = settings.recipe, build_reference(settings)
     return Recipe(
         name=wanted.name,
         default_threshold=wanted.threshold,
         thresholds=dict(wanted.thresholds),
         min_area_px=wanted.min_area_px,
         ignore=tuple(Region(one.name, Box(one.x, one.y, one.width, one.height)) for one in wanted.ignore),
+        template_sha256=None if reference is None else reference.sha256,
+        registration_limit=None if reference is None else wanted.registration_limit,
     )
 
 
 def recipe_sha256(recipe: Recipe) -> str:
     """The recipe's identity: of its limits, in one order, so that two stations with equal limits agree."""
     regions = [[one.name, one.box.x, one.box.y, one.box.width, one.box.height] for one in recipe.ignore]
-    limits = {
+    limits: dict[str, object] = {
         "default_threshold": recipe.default_threshold,
         "thresholds": dict(sorted(recipe.thresholds.items())),
         "min_area_px": recipe.min_area_px,
         "ignore": regions,
     }
+    if recipe.template_sha256 is not None:
+        limits |= {"template": recipe.template_sha256, "registration_limit": recipe.registration_limit}
     return hashlib.sha256(to_bytes(limits)).hexdigest()
 
 

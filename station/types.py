@@ -90,6 +90,8 @@ class Recipe:
 
     *default_threshold* and *thresholds* (by label): a defect at or above its label's threshold fails the board.
     *min_area_px*: smaller boxes are suppressed. *ignore*: boxes whose centre lies in a region are suppressed.
+    *template_sha256* (hex): of the defect-free board that this one is compared with, and *registration_limit*: how well
+    it must fit; both None where there is none.
     """
 
     name: str
@@ -97,6 +99,8 @@ class Recipe:
     thresholds: dict[str, float] = field(default_factory=dict)
     min_area_px: float = 0.0
     ignore: tuple[Region, ...] = ()
+    template_sha256: str | None = None
+    registration_limit: float | None = None
 
     def threshold(self, label: str) -> float:
         return self.thresholds.get(label, self.default_threshold)

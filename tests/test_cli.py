@@ -138,7 +138,10 @@ def test_inspect_save_draws_the_defects_into_the_folder(station: Daemon, boards:
     assert done.returncode == 4
     saved = {one.name for one in (tmp_path / "annotated").iterdir()}
     assert saved == {"good-pass.jpg", "bad-fail.jpg"}
-    assert cv2.imread(str(tmp_path / "annotated" / "bad-fail.jpg")) is not None
+    annotated, original = cv2.imread(str(tmp_path / "annotated" / "bad-fail.jpg")), cv2.imread(str(boards / "bad.png"))
+    assert annotated is not None
+    assert original is not None
+    assert annotated.shape[0] > original.shape[0], "the verdict stands above the picture and hides none of it"
 
 
 @pytest.mark.parametrize("path", ["nowhere.png", "."])

@@ -27,11 +27,15 @@ def test_the_event_in_the_readme_is_a_valid_event() -> None:
     jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(json.loads(example))
 
 
-def test_the_configuration_in_the_readme_is_accepted(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+def test_every_configuration_in_the_readme_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "station.toml"
-    path.write_text(example)
-    assert load(path).recipe.thresholds == {"short": 0.4}
+    loaded = []
+    for example in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):
+        path.write_text(example)
+        loaded.append(load(path))
+    own_model, golden = loaded
+    assert own_model.recipe.thresholds == {"short": 0.4}
+    assert golden.detector.kind == "both"
 
 
 def test_every_script_and_file_that_the_readme_names_is_there() -> None:
@@ -42,7 +46,12 @@ def test_every_script_and_file_that_the_readme_names_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "inspect", "watch", "ledger status", "ledger replay", "ledger export"]
+    "command",
+    [
+        *("run", "check", "inspect", "watch", "ledger status", "ledger replay", "ledger export"),
+        *("model import", "model list", "model verify", "model use", "model rollback", "model quantize"),
+        *("backup", "restore"),
+    ],
 )
 def test_every_command_shows_an_example(command: str) -> None:
     words = command.split()

@@ -141,20 +141,20 @@ def test_a_disk_below_its_floor_gets_no_pictures(tmp_path: Path) -> None:
 
 def test_a_name_is_given_only_when_all_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename = os.fsync, os.rename
 
     def synced(descriptor: int) -> None:
         steps.append("fsync file" if os.path.isfile(f"/proc/self/fd/{descriptor}") else "fsync folder")  # noqa: PTH113
         fsync(descriptor)
 
-    def renamed(path: Path, target: Path) -> Path:
+    def renamed(path: str, target: str) -> None:
         steps.append("rename")
-        return rename(path, target)
+        rename(path, target)
 
     pictures = folder_evidence(tmp_path)
     pictures.keep(fail())
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(os, "rename", renamed)
     pictures.keep(fail())
     assert steps == ["fsync file", "rename", "fsync folder"]
 
@@ -178,13 +178,24 @@ def test_a_disk_in_trouble_costs_the_picture_and_one_warning(tmp_path: Path, mon
         assert pictures.keep(fail()) is not None
 
 
+def test_a_disk_that_takes_a_picture_in_parts_gets_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = folder_evidence(tmp_path / "whole")
+    parts = folder_evidence(tmp_path / "parts")
+    wanted = whole.keep(fail())
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1000]))
+    assert wanted is not None
+    assert parts.keep(fail()) == wanted
+    assert (tmp_path / "parts" / wanted).read_bytes() == (tmp_path / "whole" / wanted).read_bytes()
+
+
 def test_a_failing_rename_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, target: Path) -> Path:
+    def broken(path: str, target: str) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     pictures = folder_evidence(tmp_path)
     pictures.keep(board("first", image=picture()))
-    monkeypatch.setattr(Path, "rename", broken)
+    monkeypatch.setattr(os, "rename", broken)
     with capture_logs():
         assert pictures.keep(fail()) is None
     assert [one.name for one in (tmp_path / "2026-11-23").iterdir()] == ["first.jpg"]

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from station.config import MB, Settings
 from station.disk import free_bytes
-from station.errors import LedgerError, LinkError, ModelError
+from station.errors import ConfigError, LedgerError, LinkError, ModelError
+from station.judge import build_judge
 from station.ledger_file import examine
 from station.mqtt import probe
-from station.parts import build_detector, link_options
+from station.parts import build_reference, link_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def check(settings: Settings) -> bool:
             console.print(f"  {key} = {_shown(value)}", markup=False)
     console.print()
     able = True
-    for look in (_model, _source, _data_dir, _ledger, _broker, _serial):
+    for look in (_template, _model, _source, _data_dir, _ledger, _broker, _serial):
         for finding in look(settings):
             mark, style = (
                 ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
@@ -49,11 +50,21 @@ def check(settings: Settings) -> bool:
     return able
 
 
+def _template(settings: Settings) -> Iterator[Finding]:
+    try:
+        reference = build_reference(settings)
+    except ConfigError as error:
+        yield Finding("template", works=False, seen=str(error))
+        return
+    if reference is not None:
+        yield Finding("template", works=True, seen=reference.description)
+
+
 def _model(settings: Settings) -> Iterator[Finding]:
     began_s = time.perf_counter()
     try:
-        detector = build_detector(settings)
-    except ModelError as error:
+        detector = build_judge(settings).detector
+    except (ModelError, ConfigError) as error:  # that of a template is said twice: better than not at all
         yield Finding("model", works=False, seen=str(error))
         return
     loaded_s = time.perf_counter() - began_s

@@ -14,12 +14,13 @@ from rich.text import Text
 
 from station.clock import clock_synced
 from station.config import MB, Settings
+from station.drawing import drawn
 from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
-from station.evidence import draw
+from station.judge import build_judge
 from station.line import Bench, inspect
-from station.parts import build_detector, build_recipe, recipe_sha256
-from station.picture import decode, look
+from station.parts import build_recipe, recipe_sha256
+from station.picture import decode, look, refusal
 from station.types import Frame, Inspection, Verdict
 
 STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
@@ -32,7 +33,7 @@ def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | Non
         raise ConfigError("no file to inspect: name pictures, or folders that hold some")
     recipe = build_recipe(settings)
     bench = Bench(
-        detector=build_detector(settings),
+        detector=build_judge(settings).detector,
         recipe=recipe,
         recipe_sha256=recipe_sha256(recipe),
         station=settings.station.name,
@@ -74,9 +75,7 @@ def _frame(file: Path, settings: Settings) -> Frame:
             data = file.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
             found = look(data)
-            problem = found.flaw
-            if problem is None and found.width_px * found.height_px > settings.source.max_pixels_mp * MB:
-                problem = f"{found.width_px}x{found.height_px} is over [source] max_pixels_mp"
+            problem = found.flaw or refusal(found, max_pixels=int(settings.source.max_pixels_mp * MB))
             if problem is None:
                 image = decode(data)
                 problem = None if image is not None else "the decoder refuses it"
@@ -97,8 +96,7 @@ def _save(inspection: Inspection, file: Path, folder: Path) -> None:
     if inspection.frame.image is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    canvas = inspection.frame.image.copy()
-    draw(inspection, canvas)
+    canvas = drawn(inspection.frame.image, inspection.decision)
     target = folder / f"{file.stem}-{inspection.decision.verdict.value}.jpg"
     if not cv2.imwrite(str(target), canvas):
         raise ConfigError(f"--save {folder}: {target.name} cannot be written there")

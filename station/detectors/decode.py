@@ -9,22 +9,27 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from station.detectors.network import Floats
 from station.errors import DetectorError, ModelError
 
 MAX_DETECTIONS = 300  # the weakest of more are dropped: what ultralytics and end-to-end heads keep
 STRIDES_PX = (8, 16, 32, 64)  # of YOLO's grids; small nets have the first three
 BLOCK = 64  # candidates that are compared with all weaker ones at once: 32 is slower for few, 128 for many
 TOLERANCE = 1e-3  # of a score beyond 0..1: rounding of float16 and int8 networks
-
-Floats = NDArray[np.float32]
+QUERIES = 300  # rows of an RT-DETR, whatever its input
+NOT_WHOLE = 0.05  # so far from a whole number no class is: what stands there is something else
+RELATIVE = 1.5  # all boxes that end this near to the corner are no boxes in pixels
+FAR_OUT = 4.0  # a relative coordinate beyond it is none: what stands there are pixels
 
 
 class Layout(Enum):
     """What the numbers of an output mean; N candidates, C classes."""
 
-    ROWS = "YOLOv8/11: 1 x (4 + C) x N: centre, size, class scores"
+    ROWS = "YOLOv8/9/11/12: 1 x (4 + C) x N: centre, size, class scores"
     COLUMNS = "YOLOv5: 1 x N x (5 + C): centre, size, objectness, class scores"
-    FINAL = "end-to-end: 1 x N x 6: corners, score, class"
+    FINAL = "YOLOv10/26 and exports with NMS: 1 x N x 6: corners, score, class"
+    DETR = "RT-DETR: 1 x 300 x (4 + C): centre and size relative to the input, class scores"
+    DETR_FINAL = "RT-DETR of ultralytics 8.4: 1 x 300 x 6: centre and size relative to the input, score, class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +44,49 @@ class Found:
     y2: float
 
 
-def layout_of(shape: Sequence[int], classes: int, *, input_size: tuple[int, int]) -> Layout:
+def layout_of(
+    shape: Sequence[int], classes: int, *, input_size: tuple[int, int], detr: bool = False, whole: bool = False
+) -> Layout:
     """
     The layout of an output of *shape* for so many classes; *input_size* is the network's, (height, width) in pixels.
 
-    Raises ModelError where none fits: no output may be read in a way that was only guessed.
+    *detr*: the file says that it is an RT-DETR; *whole*: the numbers in its last column are whole, which tells its two
+    layouts apart where there are two classes. Raises ModelError where none fits: no output may be read in a way that
+    was only guessed.
     """
     if len(shape) == 3 and shape[0] == 1:
         _, middle, last = shape
         # Six columns are also those of a one-class YOLOv5, whose rows are its grids: their number tells.
         grids = _grid_rows(input_size) if classes == 1 else frozenset[int]()
-        if last == 6 and middle not in grids:
+        if detr:
+            if last == 6 and (classes != 2 or whole):
+                return Layout.DETR_FINAL
+            if last == 4 + classes:
+                return Layout.DETR
+        elif last == 6 and middle not in grids:
             return Layout.FINAL
-        if middle == 4 + classes and last != 5 + classes:
+        elif middle == 4 + classes and last != 5 + classes:
             return Layout.ROWS
-        if last == 5 + classes and middle != 4 + classes:
+        elif last == 5 + classes and middle != 4 + classes:
             return Layout.COLUMNS
+        elif last == 4 + classes and middle == QUERIES:
+            return Layout.DETR
     raise ModelError(
         f"its output is {' x '.join(map(str, shape))}, but with {classes} class names a detection model gives "
-        f"1 x {4 + classes} x N (YOLOv8/11), 1 x N x {5 + classes} (YOLOv5) or 1 x N x 6 (end-to-end)"
+        f"1 x {4 + classes} x N (YOLOv8/11), 1 x N x {5 + classes} (YOLOv5), 1 x N x 6 (end-to-end) or "
+        f"1 x {QUERIES} x {4 + classes} (RT-DETR)"
     )
 
 
-def decode(output: Floats, layout: Layout, *, confidence: float, iou: float) -> list[Found]:
+def decode(
+    output: Floats, layout: Layout, *, confidence: float, iou: float, input_size: tuple[int, int]
+) -> list[Found]:
     """
-    What *output* (as the network gave it, in *layout*) finds at or above *confidence*, best first, at most 300.
+    What *output* (of one picture, in *layout*) finds at or above *confidence*, best first, at most 300.
 
-    Of boxes of one class that overlap by more than *iou* the best stays, except for end-to-end networks, which have
-    done that themselves. Raises DetectorError for numbers that are no scores or no boxes: to find nothing is a pass.
+    Of boxes of one class that overlap by more than *iou* the best stays, except for end-to-end networks and RT-DETR,
+    which have done that themselves. *input_size*: the network's, (height, width) in pixels. Raises DetectorError for
+    numbers that are no scores or no boxes: to find nothing is a pass.
     """
     if output.size == 0:
         return []
@@ -87,9 +107,23 @@ def decode(output: Floats, layout: Layout, *, confidence: float, iou: float) -> 
             return _suppressed(rows[kept, :4], best[kept], scores_by_class[kept].argmax(axis=1), iou=iou)
         case Layout.FINAL:
             _check(output[0, :, 4], output[0, :, [0, 1, 2, 3, 5]])
-            rows = output[0, _at_least(confidence, output[0, :, 4])]
-            order = np.argsort(-rows[:, 4], kind="stable")[:MAX_DETECTIONS]
-            return _listed(rows[order, :4], rows[order, 4], np.rint(rows[order, 5]).astype(np.int64))
+            rows = _best_rows(output[0], confidence)
+            if len(rows) and float(np.abs(rows[:, :4]).max()) <= RELATIVE:
+                raise DetectorError("the network's boxes are not in pixels: is it an RT-DETR whose metadata is lost?")
+            return _listed(rows[:, :4], rows[:, 4], np.rint(rows[:, 5]).astype(np.int64))
+        case Layout.DETR:
+            scores_by_class = output[0, :, 4:]
+            _check(scores_by_class, output[0, :, :4])
+            best = scores_by_class.max(axis=1)
+            kept = _at_least(confidence, best)
+            kept = kept[np.argsort(-best[kept], kind="stable")][:MAX_DETECTIONS]
+            corners = _corners(_in_pixels(output[0, kept, :4], input_size))
+            return _listed(corners, best[kept], scores_by_class[kept].argmax(axis=1))
+        case Layout.DETR_FINAL:
+            _check(output[0, :, 4], output[0, :, [0, 1, 2, 3, 5]])
+            rows = _best_rows(output[0], confidence)
+            corners = _corners(_in_pixels(rows[:, :4], input_size))
+            return _listed(corners, rows[:, 4], np.rint(rows[:, 5]).astype(np.int64))
 
 
 def _grid_rows(input_size: tuple[int, int]) -> frozenset[int]:
@@ -124,7 +158,7 @@ def _suppressed(centred: Floats, scores: Floats, classes: NDArray[np.int64], *, 
     """
     order = np.argsort(-scores, kind="stable")
     scores, classes, centred = scores[order], classes[order], centred[order]
-    corners = np.concatenate([centred[:, :2] - centred[:, 2:] / 2, centred[:, :2] + centred[:, 2:] / 2], axis=1)
+    corners = _corners(centred)
     x1, y1, x2, y2 = corners.T.copy()
     areas = (x2 - x1) * (y2 - y1)
     kept: list[int] = []
@@ -144,6 +178,25 @@ def _suppressed(centred: Floats, scores: Floats, classes: NDArray[np.int64], *, 
         left = left[len(block) :][~hidden[len(block) :]]
     kept = kept[:MAX_DETECTIONS]
     return _listed(corners[kept], scores[kept], classes[kept])
+
+
+def _best_rows(rows: Floats, confidence: float) -> Floats:
+    """Those of n x 6, with a score and a class at the end, that count, best first."""
+    if (np.abs(rows[:, 5] - np.rint(rows[:, 5])) > NOT_WHOLE).any():
+        raise DetectorError("the network's sixth column is no class number: is it an RT-DETR whose metadata is lost?")
+    rows = rows[_at_least(confidence, rows[:, 4])]
+    return rows[np.argsort(-rows[:, 4], kind="stable")[:MAX_DETECTIONS]]
+
+
+def _in_pixels(relative: Floats, input_size: tuple[int, int]) -> Floats:
+    if relative.size and float(np.abs(relative).max()) > FAR_OUT:
+        raise DetectorError("the network's boxes are in pixels, not relative to its input as RT-DETR's are")
+    height_px, width_px = input_size
+    return relative * np.array([width_px, height_px, width_px, height_px], np.float32)
+
+
+def _corners(centred: Floats) -> Floats:
+    return np.concatenate([centred[:, :2] - centred[:, 2:] / 2, centred[:, :2] + centred[:, 2:] / 2], axis=1)
 
 
 def _listed(corners: Floats, scores: Floats, classes: NDArray[np.int64]) -> list[Found]:

@@ -1,14 +1,20 @@
-"""Letterbox: any picture into the network's own input, in buffers that are allocated once."""
+"""Letterbox: any picture, or any three planes, into the network's own input, in buffers that are allocated once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from station.detectors.network import Dtype
 from station.types import Box, Image
+
+Grey: TypeAlias = NDArray[np.uint8]
+"""Height x width, 0..255."""
 
 PAD = 114  # the grey that YOLO networks are trained with around the picture
 STRIP_ROWS = 128  # converted at a time: they stay in the cache. 32 to 320 are as fast, all 640 a fifth slower
@@ -40,52 +46,75 @@ class Placement:
 
 class Letterbox:
     """
-    Scales to fit, centres, pads with grey, and turns H x W x 3 BGR bytes into 1 x 3 x H x W RGB in 0..1.
+    Scales to fit, centres, pads with grey, and turns bytes into *batch* x 3 x H x W in 0..1.
 
-    One instance, one thread: ``tensor`` is overwritten by every call. Sides are rounded as ultralytics rounds them.
+    One instance, one thread: ``tensor`` is overwritten by every call. All pictures of a batch have one size. Sides are
+    rounded as ultralytics rounds them. *stretch*: each side is scaled by itself, and there is no pad.
     """
 
-    def __init__(self, *, height: int, width: int, dtype: type[np.float32 | np.float16]) -> None:
-        self.tensor: NDArray[np.float32 | np.float16] = np.full((1, 3, height, width), PAD / 255, dtype)
+    def __init__(self, *, height: int, width: int, dtype: Dtype, batch: int = 1, stretch: bool = False) -> None:
+        self.tensor: NDArray[np.float32 | np.float16] = np.full((batch, 3, height, width), PAD / 255, dtype)
         # By table: 0.36 ms at 640 x 640, a multiplication 0.65; and as fast for float16, which OpenCV and numpy convert
         # slowly: its bit patterns are looked up.
         table = (np.arange(256, dtype=np.float32) / 255).astype(dtype)
         bits = np.dtype(np.uint16 if dtype is np.float16 else np.float32)
         self._table: NDArray[np.uint16 | np.float32] = table.view(bits)
-        self._planes_out: NDArray[np.uint16 | np.float32] = self.tensor[0].view(bits)
+        self._pictures: NDArray[np.uint16 | np.float32] = self.tensor.view(bits)
+        self._stretch = stretch
         self._placement: Placement | None = None
-        self._scaled: Image = np.empty((0, 0, 3), np.uint8)
-        self._planes: list[Image] = []
+        self._scaled: Image | None = None
+        self._planes: list[Grey] = []
+        self._scaled_plane: Grey | None = None
 
-    def fill(self, image: Image) -> Placement:
-        """Puts *image* into ``tensor``. A picture that fits as it is, or needs only the pad, costs no scaling."""
-        placement = self._place(image)
+    def fill(self, image: Image, *, at: int = 0) -> Placement:
+        """
+        Puts *image* (H x W x 3 BGR) into ``tensor[at]``, red first.
+
+        A picture that fits as it is, or needs only the pad, costs no scaling.
+        """
+        placement = self._place(image.shape[0], image.shape[1])
         inside = (placement.height_px, placement.width_px)
         if inside != image.shape[:2]:
+            if self._scaled is None:
+                self._scaled = np.empty((*inside, 3), np.uint8)
             image = cv2.resize(image, inside[::-1], dst=self._scaled, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]  # cv2's stubs know no dtype; it stays uint8
+        if not self._planes:
+            self._planes = [np.empty((min(STRIP_ROWS, inside[0]), inside[1]), np.uint8) for _ in range(3)]
         left, right = placement.left_px, placement.left_px + placement.width_px
         for row in range(0, placement.height_px, STRIP_ROWS):
             strip = image[row : row + STRIP_ROWS]
             planes = [plane[: len(strip)] for plane in self._planes]
             cv2.split(strip, planes)
             top = placement.top_px + row
-            for plane, out in zip(reversed(planes), self._planes_out, strict=True):  # BGR to RGB
+            for plane, out in zip(reversed(planes), self._pictures[at], strict=True):  # BGR to RGB
                 cv2.LUT(plane, self._table, dst=out[top : top + len(strip), left:right])
         return placement
 
-    def _place(self, image: Image) -> Placement:
-        """Where *image* goes; buffers and pad are renewed only when that differs from the last picture's place."""
+    def fill_planes(self, planes: Sequence[Grey], *, at: int = 0) -> Placement:
+        """Puts three *planes* of one size (each H x W) into ``tensor[at]``, in their order."""
+        placement = self._place(planes[0].shape[0], planes[0].shape[1])
+        inside = (placement.height_px, placement.width_px)
+        down = slice(placement.top_px, placement.top_px + placement.height_px)
+        across = slice(placement.left_px, placement.left_px + placement.width_px)
+        for plane, out in zip(planes, self._pictures[at], strict=True):
+            if inside != plane.shape:
+                if self._scaled_plane is None:
+                    self._scaled_plane = np.empty(inside, np.uint8)
+                plane = cv2.resize(plane, inside[::-1], dst=self._scaled_plane, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]  # noqa: PLW2901  # cv2's stubs know no dtype; the scaled one takes its place
+            cv2.LUT(plane, self._table, dst=out[down, across])
+        return placement
+
+    def _place(self, picture_height: int, picture_width: int) -> Placement:
+        """Where a picture goes; buffers and pad are renewed only when that differs from the last picture's place."""
         last = self._placement
-        if last is not None and (last.picture_height_px, last.picture_width_px) == image.shape[:2]:
+        if last is not None and (last.picture_height_px, last.picture_width_px) == (picture_height, picture_width):
             return last
         height, width = self.tensor.shape[2:]
-        picture_height, picture_width = image.shape[:2]
         scale = min(height / picture_height, width / picture_width)
-        inside_width = max(1, min(width, round(picture_width * scale)))
-        inside_height = max(1, min(height, round(picture_height * scale)))
+        inside_width = width if self._stretch else max(1, min(width, round(picture_width * scale)))
+        inside_height = height if self._stretch else max(1, min(height, round(picture_height * scale)))
         left, top = (width - inside_width) // 2, (height - inside_height) // 2
         self._placement = Placement(picture_width, picture_height, inside_width, inside_height, left, top)
-        self._scaled = np.empty((inside_height, inside_width, 3), np.uint8)  # takes no memory until it is written to
-        self._planes = [np.empty((min(STRIP_ROWS, inside_height), inside_width), np.uint8) for _ in range(3)]
+        self._scaled, self._planes, self._scaled_plane = None, [], None
         self.tensor[:] = PAD / 255
         return self._placement

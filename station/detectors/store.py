@@ -1,15 +1,34 @@
-"""Finds a model: the bundled one by its name, or a file by its path."""
+"""
+The model store: which models there are, which one is used, and which ran well; and the finding of a model by its name.
+
+    DATA_DIR/models/NAME/model.onnx card.json selftest/...    one model: complete, or not there
+    DATA_DIR/models/current.json                              what ``station model use`` chose, and what it was before
+    DATA_DIR/models/good.json                                 what the station started with and found well
+    DATA_DIR/models/.converted/SHA256.onnx SHA256.json        .pt files, by their own sha256, as ONNX
+
+Everything is written beside its place, synced, and renamed into it.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from station.assets import ASSETS
+from station.detectors.card import Card, read_card, sha256_of, write_card
+from station.disk import sync_directory
 from station.errors import ModelError
 
 BUNDLED = "pcb-demo"
+STORE = "store"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+REMEMBERED = 10  # earlier choices, and models that ran well
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +40,231 @@ class ModelFile:
     sha256: str | None
 
 
-def find_model(wanted: str, *, assets: Path = ASSETS) -> ModelFile:
-    """*wanted*: ``pcb-demo``, or the path of an ``.onnx`` file. Raises ModelError saying what would be accepted."""
+@dataclass(frozen=True, slots=True)
+class Good:
+    """A model of the store, or the bundled one, that a station has run with, and the labels it knew."""
+
+    name: str
+    sha256: str
+    labels: tuple[str, ...]
+
+
+class ModelStore:
+    """
+    The models in *folder* (``DATA_DIR/models``), which need not be there yet. Errors of the disk are ModelErrors.
+
+    Commands and a running station may use one store at a time: what is read is always whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """The models that are there, good or damaged, by name."""
+        try:
+            there = [one.name for one in self.folder.iterdir() if one.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ModelError(f"the model store {self.folder} cannot be read: {error.strerror}") from None
+        return sorted(name for name in there if NAME.fullmatch(name))
+
+    def card(self, name: str) -> Card:
+        """The card of *name*. Raises ModelError when there is no such model or its card is damaged."""
+        if name not in self.names():
+            known = ", ".join([*self.names(), BUNDLED])
+            raise ModelError(f"there is no model {name} in {self.folder}, but: {known}")
+        return read_card(self.folder / name / "card.json")
+
+    def file(self, name: str) -> ModelFile:
+        """*name*'s file with the checksum of its card, which whoever loads it must check."""
+        return ModelFile(self.folder / name / "model.onnx", name, self.card(name).sha256)
+
+    def picture(self, name: str, file: str, sha256: str) -> bytes:
+        """One picture of *name*'s self-test. Raises ModelError when it is not the one that was locked."""
+        path = self.folder / name / "selftest" / file
+        try:
+            if sha256_of(path) == sha256:
+                return path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"the self-test of {name} is damaged: {file}: {error.strerror}") from None
+        raise ModelError(f"the self-test of {name} is damaged: {file} has changed; import the model again")
+
+    def add(self, card: Card, *, model: Path, boards: Mapping[str, Path]) -> None:
+        """
+        Takes a copy of *model* and of *boards* (the pictures of ``card.boards`` by their file name), all or nothing.
+
+        Raises ModelError when the name is taken or is none, or a copy is not what the card says.
+        """
+        check_name(card.name)
+        target = self.folder / card.name
+        if card.name in self.names():
+            raise ModelError(f"there is a model {card.name} already: choose another with --name")
+        try:
+            self._make_folder()
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".importing-") as draft:
+                made = Path(draft) / "model"
+                (made / "selftest").mkdir(parents=True)
+                _copy(model, made / "model.onnx", card.sha256)
+                for board in card.boards:
+                    for file, sha256 in board.pictures():
+                        _copy(boards[file], made / "selftest" / file, sha256)
+                _write_synced(made / "card.json", write_card(card))
+                for path in (made, *made.rglob("*")):
+                    self._adopt(path)
+                for folder in (made / "selftest", made):
+                    sync_directory(folder)
+                made.rename(target)
+            sync_directory(self.folder)
+        except OSError as error:
+            raise ModelError(f"{card.name} cannot be stored in {self.folder}: {error.strerror or error}") from None
+
+    def current(self) -> str:
+        """What ``use`` chose last; the bundled model while it has chosen none."""
+        return self._choices()[0]
+
+    def use(self, name: str) -> None:
+        """From the next start on, *name*. Atomic: after a crash the old choice holds, or this. Raises ModelError."""
+        if name != BUNDLED:
+            self.card(name)
+        before = [one for one in self._choices(damaged_is_none=True) if one != name]
+        self._write("current.json", {"use": [name, *before][:REMEMBERED]})
+
+    def previous(self) -> str:
+        """What ``rollback`` would choose. Raises ModelError when there is none."""
+        before = self._choices()[1:]
+        if not before:
+            raise ModelError(f"there is nothing to roll back to: {self.current()} is the first model in use")
+        return before[0]
+
+    def rollback(self) -> str:
+        """Goes back to what was used before, and forgets the present choice. Returns the name now in use."""
+        name = self.previous()
+        self._write("current.json", {"use": list(self._choices()[1:])})
+        return name
+
+    def good(self) -> list[Good]:
+        """What ran well, the last one first. A damaged list is an empty one: it is a memory, not a promise."""
+        try:
+            listed = json.loads((self.folder / "good.json").read_text(encoding="utf-8"))["good"]
+            return [Good(str(one["name"]), str(one["sha256"]), tuple(map(str, one["labels"]))) for one in listed]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def remember(self, good: Good) -> None:
+        """*good* ran well just now. Raises ModelError when that cannot be written down."""
+        known = self.good()
+        if known[:1] != [good]:
+            others = [one for one in known if one.name != good.name]
+            self._write("good.json", {"good": [asdict(one) for one in [good, *others][:REMEMBERED]]})
+
+    def converted(self, pt: Path) -> ModelFile | None:
+        """The ONNX that was made of exactly this .pt before; None: it has to be made. Raises ModelError."""
+        folder, sha256 = self.folder / ".converted", _sha256(pt)
+        try:
+            note = json.loads((folder / f"{sha256}.json").read_text(encoding="utf-8"))
+            return ModelFile(folder / f"{sha256}.onnx", pt.stem, str(note["sha256"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # it is made again, which overwrites what is there
+
+    def keep_converted(self, pt: Path, onnx: Path) -> ModelFile:
+        """Moves *onnx*, made of *pt*, to where ``converted`` finds it. Raises ModelError."""
+        folder, sha256, made = self.folder / ".converted", _sha256(pt), _sha256(onnx)
+        target = folder / f"{sha256}.onnx"
+        try:
+            self._make_folder()
+            folder.mkdir(exist_ok=True)
+            self._adopt(folder)
+            _copy(onnx, folder / f"{sha256}.part", made)
+            self._adopt(folder / f"{sha256}.part")
+            (folder / f"{sha256}.part").replace(target)
+        except OSError as error:
+            raise ModelError(f"the converted model cannot be kept in {folder}: {error.strerror or error}") from None
+        self._write(f".converted/{sha256}.json", {"sha256": made, "source": pt.name})
+        return ModelFile(target, pt.stem, made)
+
+    def _choices(self, *, damaged_is_none: bool = False) -> list[str]:
+        path = self.folder / "current.json"
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))["use"]
+            if names and all(isinstance(one, str) and NAME.fullmatch(one) for one in names):
+                return list(names)
+        except FileNotFoundError:
+            return [BUNDLED]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        if damaged_is_none:
+            return []
+        raise ModelError(f"{path} is damaged: choose the model again with station model use NAME")
+
+    def _write(self, name: str, document: Mapping[str, object]) -> None:
+        path = self.folder / name
+        try:
+            self._make_folder()
+            draft = path.with_name(f"{path.name}.part")
+            _write_synced(draft, json.dumps(document, indent=1) + "\n")
+            self._adopt(draft)
+            draft.replace(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
+
+    def _make_folder(self) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._adopt(self.folder)
+            sync_directory(self.folder.parent)
+
+    def _adopt(self, path: Path) -> None:
+        """What root puts into a service's data folder has to be the service's, which reads it and writes beside it."""
+        if os.geteuid() == 0:
+            owner = self.folder.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def find_model(wanted: str, *, store: ModelStore | None = None, assets: Path = ASSETS) -> ModelFile:
+    """
+    *wanted* as ``[detector] model`` has it: ``store`` (what ``use`` chose), ``pcb-demo``, a file, or a name in *store*.
+
+    A file is what ends in .onnx or .pt or has a / in it; of a .pt, what it was converted to before. Raises ModelError
+    saying what would be accepted.
+    """
+    if wanted == STORE:
+        wanted = BUNDLED if store is None else store.current()
     if wanted == BUNDLED:
         return ModelFile(assets / f"{BUNDLED}.onnx", BUNDLED, _pinned(assets / f"{BUNDLED}.json"))
     path = Path(wanted)
     if path.suffix == ".pt":
+        return _converted(path, store)
+    if path.is_file():
+        return ModelFile(path, path.stem, None)
+    if path.suffix == ".onnx" or "/" in wanted:
+        raise ModelError(f"[detector] model = {wanted}: there is no such file")
+    names = [] if store is None else store.names()
+    if store is None or wanted not in names:
+        known = ", ".join([BUNDLED, *names])
+        raise ModelError(f"[detector] model = {wanted}: neither {known}, nor an .onnx or .pt file that is there")
+    return store.file(wanted)
+
+
+def check_name(name: str) -> None:
+    """Raises ModelError for what cannot be a model's name in the store: it becomes a folder, and a word in events."""
+    if not NAME.fullmatch(name) or Path(name).suffix in {".onnx", ".pt"}:
+        raise ModelError(f"{name!r} is no name for a model: letters, digits, . _ - (64 at most), not .onnx or .pt")
+    if name in {BUNDLED, STORE}:
+        raise ModelError(f"the name {name} is taken by the station itself: choose another with --name")
+
+
+def _converted(pt: Path, store: ModelStore | None) -> ModelFile:
+    if not pt.is_file():
+        raise ModelError(f"[detector] model = {pt}: there is no such file")
+    found = None if store is None else store.converted(pt)
+    if found is None:
         raise ModelError(
-            f"{path}: a .pt is not run by the station. Export it once, where ultralytics is installed: "
-            f"yolo export model={path} format=onnx imgsz=640"
+            f"{pt} is not converted to ONNX yet: station run does that at its start (it needs the ultralytics extra); "
+            f"or do it where ultralytics is installed: yolo export model={pt} format=onnx imgsz=640"
         )
-    if not path.is_file():
-        raise ModelError(f"[detector] model = {wanted}: neither {BUNDLED} nor an .onnx file that is there")
-    return ModelFile(path, path.stem, None)
+    return found
 
 
 def _pinned(card: Path) -> str:
@@ -42,3 +273,27 @@ def _pinned(card: Path) -> str:
         return str(json.loads(card.read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{card} names no sha256 ({error}): install the station again") from None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    """A copy that is on the disk, and is what *sha256* says: the file may have changed since it was looked at."""
+    with source.open("rb") as given, target.open("wb") as taken:
+        shutil.copyfileobj(given, taken)
+        taken.flush()
+        os.fsync(taken.fileno())
+    if sha256_of(target) != sha256:
+        raise ModelError(f"{source} changed while it was imported: import it again")
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

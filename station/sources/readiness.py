@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from station.picture import Look, look
+from station.picture import Look, look, refusal
 from station.sources.claims import Claim
 from station.sources.names import Stamp, stamp_of, unfit
 
@@ -122,7 +122,7 @@ def examine(candidate: Candidate, stamp: Stamp, *, limits: Limits, now_s: float)
             return NotYet(now_s + STABLE_S)
         found = look(data)
     if found.flaw is None:
-        return Ready(stamp, data, _too_many_pixels(found, limits))
+        return Ready(stamp, data, refusal(found, max_pixels=limits.max_pixels))
     candidate.flawed = True
     at_once = said and found.hopeless
     why = found.flaw if at_once else f"{found.flaw} after {limits.unchanged_s:g} s unchanged"
@@ -136,13 +136,3 @@ def _read(path: Path, stamp: Stamp) -> tuple[bytes, Stamp]:
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(stamp.size_bytes + 1) if S_ISREG(os.fstat(descriptor).st_mode) else b""
         return data, stamp_of(os.fstat(descriptor))
-
-
-def _too_many_pixels(found: Look, limits: Limits) -> str | None:
-    pixels = found.width_px * found.height_px
-    if pixels <= limits.max_pixels:
-        return None
-    return (
-        f"too many pixels: {found.width_px} x {found.height_px} = {pixels / 1e6:.1f} million, "
-        f"and {limits.max_pixels / 1e6:.1f} million are allowed"
-    )

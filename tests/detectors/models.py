@@ -62,7 +62,13 @@ def save(
     )
 
 
-def save_seeing(path: Path, *, size: tuple[int, int] = (64, 64)) -> Path:
+def save_seeing(
+    path: Path,
+    *,
+    size: tuple[int, int] = (64, 64),
+    batch: int | str = 1,
+    metadata: dict[str, str] | None = None,
+) -> Path:
     """
     An end-to-end network of one row whose score is the mean of the red channel, and whose x1 is that of the blue one.
 
@@ -82,8 +88,15 @@ def save_seeing(path: Path, *, size: tuple[int, int] = (64, 64)) -> Path:
         numpy_helper.from_array(np.asarray([[0, 0, 20, 20, 0, 0]], np.float32), "corner"),
         numpy_helper.from_array(np.asarray([1], np.int64), "axis"),
     ]
-    metadata = {"task": "detect", "names": NAMES}
-    return _write(path, nodes, constants, [1, 1, 6], kind=TensorProto.FLOAT, metadata=metadata, picture=[1, 3, *size])
+    return _write(
+        path,
+        nodes,
+        constants,
+        [batch, 1, 6],
+        kind=TensorProto.FLOAT,
+        metadata={"task": "detect", "names": NAMES} | (metadata or {}),
+        picture=[batch, 3, *size],
+    )
 
 
 def _write(

@@ -25,3 +25,24 @@ V5 = columns(
     (50, 50, 4, 4, 0.2, 1.0, 0.1),
 )
 FINAL = columns((15, 26, 25, 34, 0.7, 0), (15, 26, 25, 34, 0.9, 1), (48, 48, 52, 52, 0.2, 0))
+# Relative to an input of 64 x 64; nothing that overlaps: it has no suppression.
+DETR = columns(
+    *[
+        (cx / 64, cy / 64, w / 64, h / 64, *scores)
+        for cx, cy, w, h, *scores in (
+            (20, 30, 10, 8, 0.1, 0.9),
+            (20, 30, 10, 8, 0.7, 0.1),
+            (50, 50, 4, 4, 0.2, 0.1),
+        )
+    ]
+)
+DETR_FINAL = columns(
+    *[
+        (cx / 64, cy / 64, w / 64, h / 64, *answer)
+        for cx, cy, w, h, *answer in (
+            (20, 30, 10, 8, 0.9, 1),
+            (20, 30, 10, 8, 0.7, 0),
+            (50, 50, 4, 4, 0.2, 0),
+        )
+    ]
+)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from station.detectors.decode import MAX_DETECTIONS, Found, Layout, decode, layout_of
 from station.errors import DetectorError, ModelError
-from tests.detectors.outputs import FINAL, V5, V8, columns, rows
+from tests.detectors.outputs import DETR, DETR_FINAL, FINAL, V5, V8, columns, rows
 
 Output = NDArray[np.float32]
 LAYOUTS = pytest.mark.parametrize(
@@ -19,7 +19,7 @@ LAYOUTS = pytest.mark.parametrize(
 def decoded(
     output: Output, layout: Layout = Layout.ROWS, *, confidence: float = 0.25, iou: float = 0.45
 ) -> list[Found]:
-    return decode(output, layout, confidence=confidence, iou=iou)
+    return decode(output, layout, confidence=confidence, iou=iou, input_size=(640, 640))
 
 
 @LAYOUTS
@@ -43,10 +43,39 @@ def test_every_layout_says_the_same(output: Output, layout: Layout) -> None:
         ((1, 2000, 6), 1, Layout.FINAL),
         ((1, 6, 8400), 2, Layout.ROWS),
         ((1, 10, 8400), 6, Layout.ROWS),
+        ((1, 300, 84), 80, Layout.DETR),
+        ((1, 300, 5), 1, Layout.DETR),
     ],
 )
 def test_the_layout_follows_from_shape_and_class_names(shape: tuple[int, ...], classes: int, layout: Layout) -> None:
     assert layout_of(shape, classes, input_size=(640, 640)) is layout
+
+
+def test_an_rt_detr_with_two_classes_is_told_from_an_end_to_end_network_by_its_file() -> None:
+    assert layout_of((1, 300, 6), 2, input_size=(640, 640)) is Layout.FINAL
+    assert layout_of((1, 300, 6), 2, input_size=(640, 640), detr=True) is Layout.DETR
+    assert layout_of((1, 300, 6), 2, input_size=(640, 640), detr=True, whole=True) is Layout.DETR_FINAL
+    assert layout_of((1, 300, 6), 80, input_size=(640, 640), detr=True) is Layout.DETR_FINAL
+    with pytest.raises(ModelError, match="RT-DETR"):
+        layout_of((1, 300, 8), 3, input_size=(640, 640), detr=True)
+
+
+def test_one_whose_file_does_not_say_so_is_no_answer_rather_than_a_pass() -> None:
+    for output in (DETR, DETR_FINAL):
+        with pytest.raises(DetectorError, match="RT-DETR whose metadata is lost"):
+            decoded(output, Layout.FINAL)
+
+
+def test_an_rt_detr_that_answers_in_pixels_is_no_answer() -> None:
+    with pytest.raises(DetectorError, match="in pixels"):
+        decoded(columns((20, 30, 10, 8, 0.1, 0.9)), Layout.DETR)
+
+
+def test_an_rt_detr_has_done_its_own_suppression() -> None:
+    twice = columns((0.5, 0.5, 0.1, 0.1, 0.1, 0.8), (0.5, 0.5, 0.1, 0.1, 0.1, 0.9))
+    assert [one.score for one in decoded(twice, Layout.DETR)] == pytest.approx([0.9, 0.8])
+    (found, _) = decode(twice, Layout.DETR, confidence=0.25, iou=0.45, input_size=(100, 200))
+    assert (found.x1, found.y1, found.x2, found.y2) == pytest.approx((90, 45, 110, 55))
 
 
 def test_one_class_in_six_columns_is_told_by_the_number_of_grid_cells() -> None:
@@ -60,7 +89,7 @@ def test_one_class_in_six_columns_is_told_by_the_number_of_grid_cells() -> None:
     [
         ((1, 10, 8400), 7),  # another number of classes than of names
         ((1, 116, 8400), 80),  # 32 mask coefficients: a segmentation model
-        ((1, 300, 84), 80),  # RT-DETR
+        ((1, 8400, 84), 80),  # YOLOv8's, turned round
         ((1, 1000), 1000),  # a classifier
         ((2, 84, 8400), 80),
         ((1, 84, 85), 80),  # fits two
@@ -86,13 +115,12 @@ def test_rows_that_only_fill_up_are_no_detections_even_at_limit_zero() -> None:
     assert decoded(np.zeros((1, 6, 8400), np.float32), confidence=0.0) == []
 
 
-@pytest.mark.parametrize("layout", [Layout.ROWS, Layout.COLUMNS, Layout.FINAL])
+@pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("place", ["box", "score"])
 @pytest.mark.parametrize("values", [(np.nan, 0.0), (np.inf, -np.inf), (-np.inf, 0.0)])
 def test_what_is_no_number_is_no_answer(layout: Layout, place: str, values: tuple[float, float]) -> None:
-    candidates = {Layout.ROWS: 4, Layout.COLUMNS: 4, Layout.FINAL: 4}[layout]
     output = np.zeros((1, 100, 7 if layout is Layout.COLUMNS else 6), np.float32)
-    output[0, 10:12, 0 if place == "box" else candidates] = values
+    output[0, 10:12, 0 if place == "box" else 4] = values
     with pytest.raises(DetectorError, match="NaN"):
         decoded(output.transpose(0, 2, 1) if layout is Layout.ROWS else output, layout)
 
@@ -146,7 +174,7 @@ def overlap(one: Found, other: Found) -> float:
     return both / (sum(areas) - both)
 
 
-@pytest.mark.parametrize("layout", [Layout.ROWS, Layout.COLUMNS, Layout.FINAL])
+@pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("count", [0, 1, 5000])
 def test_any_number_of_candidates_is_decoded_and_the_best_300_stay(layout: Layout, count: int) -> None:
     size = max(count, 1)
@@ -156,8 +184,8 @@ def test_any_number_of_candidates_is_decoded_and_the_best_300_stay(layout: Layou
     table[:count, 4] = np.linspace(0.3, 1, size)[:count] if count else 0
     if layout is Layout.COLUMNS:
         table[:, 5] = 1
-    if layout is Layout.FINAL:
-        table[:, 5] = 0
+    if layout in {Layout.DETR, Layout.DETR_FINAL}:
+        table[:, :4] /= size * 20
     found = decoded(table.T[None] if layout is Layout.ROWS else table[None], layout)
     assert len(found) == min(count, MAX_DETECTIONS)
     scores = [one.score for one in found]

@@ -1,27 +1,34 @@
-"""The metric of scripts/evaluate.py, against cases worked out by hand."""
+"""How detections are matched and what their figures are, against cases worked out by hand."""
 
 from __future__ import annotations
 
 import math
-import runpy
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-metric = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "metric.py"), run_name="metric_under_test")
-Marked, Hits, iou, match = metric["Marked"], metric["Hits"], metric["iou"], metric["match"]
-by_paper, by_coco50 = metric["by_paper"], metric["by_coco50"]
-average_precision, interpolated_precision = metric["average_precision"], metric["interpolated_precision"]
-best_f_score, f_score_at = metric["best_f_score"], metric["f_score_at"]
+from station.detectors.metric import (
+    Hits,
+    Marked,
+    average_precision,
+    best_f_score,
+    by_coco50,
+    by_paper,
+    coco_precision,
+    f_score_at,
+    interpolated_precision,
+    iou,
+    match,
+    pair_up,
+)
 
 
-def box(image: int = 0, kind: int = 0, *, x: float = 0, size: float = 10, score: float = 1.0) -> Any:
+def box(image: int = 0, kind: int = 0, *, x: float = 0, size: float = 10, score: float = 1.0) -> Marked:
     return Marked(image, kind, x, 0, x + size, size, score)
 
 
-def hits(right: list[bool], *, labelled: int, scores: list[float] | None = None) -> Any:
+def hits(right: list[bool], *, labelled: int, scores: list[float] | None = None) -> Hits:
     """Detections of one class, best first; their scores do not matter unless given."""
     given = scores if scores is not None else np.linspace(0.9, 0.1, len(right))
     return Hits(np.asarray(right, np.bool_), np.asarray(given, np.float64), labelled)
@@ -85,7 +92,7 @@ def test_a_recall_that_is_just_reached_counts(found: int) -> None:
 
 
 @pytest.mark.parametrize("precision_of", [average_precision, interpolated_precision])
-def test_nothing_found_is_zero_and_nothing_labelled_is_no_number(precision_of: Any) -> None:
+def test_nothing_found_is_zero_and_nothing_labelled_is_no_number(precision_of: Callable[[Hits], float]) -> None:
     assert precision_of(hits([], labelled=1)) == 0.0
     assert precision_of(hits([False, False], labelled=1)) == 0.0
     assert precision_of(hits([True], labelled=1)) == 1.0
@@ -124,3 +131,24 @@ def test_the_figures_at_a_threshold_count_what_scores_at_least_that() -> None:
 @pytest.mark.parametrize("found", [[], [False]])
 def test_without_one_right_detection_the_f_score_is_zero(found: list[bool]) -> None:
     assert best_f_score([hits(found, labelled=1)]).value == 0.0
+
+
+def test_cocos_mean_over_ten_limits_by_hand() -> None:
+    # Of 10 x 10, 8 x 10 is found: an IoU of 0.8, which is right at the limits 0.50 to 0.80: seven of ten.
+    assert coco_precision([Marked(0, 0, 0, 0, 8, 10)], [box()], class_id=0) == pytest.approx(0.7)
+    # A second board, exactly found and surer: two of two up to 0.80, then one of two (recall 0 to 0.5: 51 points).
+    found = [Marked(0, 0, 0, 0, 8, 10, 0.5), box(1, score=0.9)]
+    assert coco_precision(found, [box(), box(1)], class_id=0) == pytest.approx((7 * 1 + 3 * 51 / 101) / 10)
+
+
+def test_cocos_mean_of_what_is_not_labelled_is_no_number() -> None:
+    assert math.isnan(coco_precision([box()], [], class_id=0))
+
+
+def test_who_met_whom_is_told_and_who_was_missed() -> None:
+    near, far, other = box(x=1, score=0.9), box(x=50, score=0.8), box(1)
+    matched = pair_up([far, near], [box(), other], class_id=0, right_by=by_paper)
+    assert matched.found == (near, far)
+    assert matched.partners == (box(), None)
+    assert matched.missed == (other,)
+    assert matched.hits().labelled == 2

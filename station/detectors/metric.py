@@ -1,4 +1,4 @@
-"""Average precision and F-score of a detector, from matched boxes. Pure; tested against cases worked out by hand."""
+"""How good a detector is: its boxes matched with labelled ones, average precision and F-score. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+PAPER_IOU = 0.33  # DeepPCB's, to be exceeded
+COCO_IOUS = tuple((50 + 5 * step) / 100 for step in range(10))  # 0.50, 0.55 ... 0.95, to be reached
+
+RightBy = Callable[[float], bool]
+"""Whether so much overlap (IoU) with a labelled box of its class makes a detection right."""
+
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """One box: image it belongs to, class, corners in pixels; *score* is 1 for a labelled box."""
+    """One box: number of the image it belongs to, class, corners in pixels; *score* is 1 for a labelled box."""
 
     image: int
     class_id: int
@@ -32,6 +38,20 @@ class Hits:
 
 
 @dataclass(frozen=True, slots=True)
+class Matched:
+    """Who met whom, of one class: *found* best first, the labelled box of each (None: a false call), and the rest."""
+
+    found: tuple[Marked, ...]
+    partners: tuple[Marked | None, ...]
+    missed: tuple[Marked, ...]
+
+    def hits(self) -> Hits:
+        right = np.asarray([one is not None for one in self.partners], np.bool_)
+        scores = np.asarray([one.score for one in self.found], np.float64)
+        return Hits(right, scores, int(right.sum()) + len(self.missed))
+
+
+@dataclass(frozen=True, slots=True)
 class FScore:
     """An F-score (harmonic mean of precision and recall) and the threshold at which it is reached."""
 
@@ -43,12 +63,17 @@ class FScore:
 
 def by_paper(overlap: float) -> bool:
     """DeepPCB's rule: an IoU "larger than 0.33" (README of github.com/tangsanli5201/DeepPCB)."""
-    return overlap > 0.33
+    return overlap > PAPER_IOU
 
 
 def by_coco50(overlap: float) -> bool:
     """COCO's rule for AP50: an IoU of at least 0.5."""
-    return overlap >= 0.5
+    return overlap >= COCO_IOUS[0]
+
+
+def at_least(limit: float) -> RightBy:
+    """COCO's rule at another *limit* of IoU."""
+    return lambda overlap: overlap >= limit
 
 
 def iou(one: Marked, other: Marked) -> float:
@@ -61,9 +86,7 @@ def iou(one: Marked, other: Marked) -> float:
     return both / (areas - both)
 
 
-def match(
-    found: Sequence[Marked], labelled: Sequence[Marked], *, class_id: int, right_by: Callable[[float], bool]
-) -> Hits:
+def pair_up(found: Sequence[Marked], labelled: Sequence[Marked], *, class_id: int, right_by: RightBy) -> Matched:
     """
     Best score first, each detection takes the unmatched labelled box of its image and class that it overlaps most.
 
@@ -74,22 +97,30 @@ def match(
     for truth in labelled:
         if truth.class_id == class_id:
             free.setdefault(truth.image, []).append(truth)
-    total = sum(map(len, free.values()))
-    right = np.zeros(len(mine), np.bool_)
-    for number, one in enumerate(mine):
+    partners: list[Marked | None] = []
+    for one in mine:
         candidates = free.get(one.image, [])
         best = max(candidates, key=lambda truth: iou(one, truth), default=None)
         if best is not None and right_by(iou(one, best)):
-            right[number] = True
             candidates.remove(best)
-    return Hits(right, np.asarray([one.score for one in mine], np.float64), total)
+        else:
+            best = None
+        partners.append(best)
+    return Matched(tuple(mine), tuple(partners), tuple(truth for left in free.values() for truth in left))
+
+
+def match(found: Sequence[Marked], labelled: Sequence[Marked], *, class_id: int, right_by: RightBy) -> Hits:
+    """What ``pair_up`` makes of one class, as scores and right or wrong."""
+    return pair_up(found, labelled, class_id=class_id, right_by=right_by).hits()
 
 
 def average_precision(hits: Hits) -> float:
     """
     The mean over the labelled boxes of the precision at which each was found, 0 for those that were not.
 
-    So DeepPCB's paper has it, whose script is ICDAR 2015's: nothing is interpolated. No number without a labelled box.
+    So DeepPCB has it, whose script is "borrowed from" ICDAR 2015's (its README): nothing is interpolated. That script
+    gives a detection to the first labelled box it overlaps enough, in the order of the file; here it is the one that it
+    overlaps most. No number without a labelled box.
     """
     if hits.labelled == 0:
         return float("nan")
@@ -107,6 +138,12 @@ def interpolated_precision(hits: Hits) -> float:
     # In whole boxes: 0.07 * 100 is a little more than 7, and would be out of the reach of a recall of 7 / 100.
     needed = -(-np.arange(101) * hits.labelled // 100)
     return float(best_from_here[np.searchsorted(true, needed)].mean())
+
+
+def coco_precision(found: Sequence[Marked], labelled: Sequence[Marked], *, class_id: int) -> float:
+    """COCO's AP50-95 of one class: the mean of its AP at the ten limits 0.50, 0.55 ... 0.95 of IoU."""
+    each = (match(found, labelled, class_id=class_id, right_by=at_least(limit)) for limit in COCO_IOUS)
+    return float(np.mean([interpolated_precision(one) for one in each]))
 
 
 def best_f_score(all_hits: Sequence[Hits]) -> FScore:

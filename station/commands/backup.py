@@ -1,0 +1,258 @@
+"""``station backup`` and ``restore``: all that a station is, but its pictures, into one archive and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+
+from station import __version__
+from station.backup import Archive, Manifest, open_archive, write_archive
+from station.config import PREFIX, Settings, find, load
+from station.disk import sync_directory
+from station.errors import BackupError, ConfigError
+from station.events import utc_text
+from station.ledger_copy import copy_ledger, renew
+from station.parts import CREDENTIAL, lock_folder, model_store
+
+CONFIG, LEDGER, MODELS, FILES = "station.toml", "ledger.db", "models", "files"
+CONFIG_BYTES = 1_000_000
+# Keys whose files may be read by everybody, and those that may not: they stay where they are unless somebody asks.
+SECRET_FILES = ("mqtt.password_file", "mqtt.key_file")
+PLAIN_FILES = ("mqtt.ca_file", "mqtt.cert_file", "recipe.template")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that a station needs and its backup does not hold: what, and where it has to be put back."""
+
+    what: str
+    where: str
+
+
+def back_up(
+    settings: Settings, config: Path | None, target: Path, *, secrets: bool, force: bool, console: Console
+) -> None:
+    """
+    Writes configuration, ledger, models and the files that the configuration names into *target*; the station may run.
+
+    With *secrets* also the broker's password and the TLS key. Raises BackupError, LedgerError, ModelError.
+    """
+    found = find(config)
+    if found is None:
+        raise ConfigError("no configuration file to back up: give it with -c FILE")
+    data_dir = settings.station.data_dir
+    with tempfile.TemporaryDirectory(prefix=".backup-", dir=_there(data_dir)) as folder:
+        copy = Path(folder) / LEDGER
+        files: dict[str, Path] = {CONFIG: found}
+        if (data_dir / LEDGER).exists():
+            copy_ledger(data_dir / LEDGER, copy)
+            files[LEDGER] = copy
+        files.update(_models(model_store(settings).folder))
+        named, left_out = _named_files(settings, secrets=secrets)
+        files.update({f"{FILES}/{key}": path for key, path in named.items()})
+        about = {
+            "made_at": utc_text(datetime.now(timezone.utc)),
+            "station": settings.station.name,
+            "version": __version__,
+            "config": str(found.absolute()),
+            "left_out": [{"what": one.what, "where": one.where} for one in left_out],
+        }
+        manifest = write_archive(target, files, about=about, replace=force)
+    size_mb = target.stat().st_size / 1e6
+    console.print(f"{target}: {len(manifest.files)} files, {size_mb:.1f} MB", markup=False)
+    if secrets:
+        console.print("It holds secrets: keep it where nobody else can read it.", style="yellow")
+    for one in left_out:
+        console.print(f"left out: {one.what} ({one.where})", markup=False)
+
+
+def restore(source: Path, *, config: Path | None, data_dir: Path | None, force: bool, console: Console) -> None:
+    """
+    Puts a backup onto this machine: all of it, or nothing is changed.
+
+    *config*: where the configuration goes, if not where it was; *data_dir*: where ledger and models go, if not where
+    that says. What is there already is refused or, with *force*, moved aside. Raises BackupError and ConfigError.
+    """
+    with open_archive(source) as archive:
+        text = archive.read_next(CONFIG, most_bytes=CONFIG_BYTES)
+        _refuse_strangers(archive.manifest, source)
+        config = config or Path(str(archive.manifest.about.get("config", "")))
+        if not config.name:
+            raise BackupError(f"{source} does not say where its configuration was: say it with -c FILE")
+        settings = _settings_of(text, source)
+        data_dir = data_dir or settings.station.data_dir
+        targets = _targets(settings, config=config, data_dir=data_dir)
+        in_the_way = [path for path in _in_the_way(archive.manifest, targets, data_dir) if os.path.lexists(path)]
+        if in_the_way and not force:
+            there = ", ".join(map(str, in_the_way))
+            raise BackupError(f"{there}: there already; --force moves it aside and restores the backup in its place")
+        _make(data_dir, "--data-dir DIR")
+        _make(config.absolute().parent, "-c FILE")
+        with lock_folder(data_dir), tempfile.TemporaryDirectory(prefix=".restoring-", dir=data_dir) as folder:
+            staged = Path(folder)
+            (staged / CONFIG).write_bytes(text)
+            archive.extract_rest(staged, after=1)
+            ledger = renew(staged / LEDGER) if (staged / LEDGER).exists() else None
+            aside = _move_aside(in_the_way, data_dir)
+            _put(staged, targets, data_dir)
+    _report(archive, settings, config=config, data_dir=data_dir, ledger=ledger, aside=aside, console=console)
+
+
+def _there(data_dir: Path) -> Path | None:
+    """Where to put the ledger's copy: beside it, where there is room for it; anywhere when there is no ledger yet."""
+    return data_dir if (data_dir / LEDGER).exists() else None
+
+
+def _models(store: Path) -> Iterator[tuple[str, Path]]:
+    """The store's files by their name in the archive; not what is being written at the moment."""
+    for path in sorted(store.rglob("*")) if store.is_dir() else ():
+        parts = path.relative_to(store).parts
+        if path.is_file() and path.suffix != ".part" and not parts[0].startswith(".importing-"):
+            yield "/".join((MODELS, *parts)), path
+
+
+def _named_files(settings: Settings, *, secrets: bool) -> tuple[dict[str, Path], list[LeftOut]]:
+    """The files that the configuration names, by its key, and what is left out."""
+    keys = (*PLAIN_FILES, *SECRET_FILES) if secrets else PLAIN_FILES
+    taken = {key: path for key, path in _paths(settings) if key in {*keys, "detector.model"} and path.is_file()}
+    left = [LeftOut(key, str(path)) for key, path in _paths(settings) if key not in taken]
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if settings.mqtt.username and settings.mqtt.password_file is None:
+        where = f"/etc/station/NAME.{CREDENTIAL}, as scripts/install made it" if credentials is None else credentials
+        left.append(LeftOut("the broker's password", where))
+    names = sorted(one for one in os.environ if one.startswith(PREFIX) and one != "STATION_CONFIG")
+    left += [LeftOut(f"the environment variable {name}", "it overrides the configuration here") for name in names]
+    if Path(".env").exists():
+        left.append(LeftOut(".env", str(Path(".env").absolute())))
+    left.append(LeftOut("pictures", f"{settings.station.data_dir / 'evidence'} and {settings.source.path}"))
+    return taken, left
+
+
+def _paths(settings: Settings) -> Iterator[tuple[str, Path]]:
+    for key in (*PLAIN_FILES, *SECRET_FILES):
+        section, _, name = key.partition(".")
+        path = getattr(getattr(settings, section), name)
+        if path is not None:
+            yield key, path
+    model = settings.detector.model
+    if Path(model).suffix in {".onnx", ".pt"} or "/" in model:
+        yield "detector.model", Path(model)
+
+
+def _refuse_strangers(manifest: Manifest, source: Path) -> None:
+    for one in manifest.files:
+        known = {CONFIG, LEDGER, *(f"{FILES}/{key}" for key in (*PLAIN_FILES, *SECRET_FILES, "detector.model"))}
+        if one.name not in known and not one.name.startswith(f"{MODELS}/"):
+            raise BackupError(f"{source} holds {one.name}, which this station does not know: update it, then restore")
+
+
+def _settings_of(text: bytes, source: Path) -> Settings:
+    """The archived configuration, as this machine's environment changes it."""
+    with tempfile.TemporaryDirectory(prefix="station-restore-") as folder:
+        path = Path(folder) / CONFIG
+        path.write_bytes(text)
+        try:
+            return load(path)
+        except ConfigError as error:
+            raise BackupError(f"{source}: its configuration is not accepted: {error}") from None
+
+
+def _targets(settings: Settings, *, config: Path, data_dir: Path) -> dict[str, Path]:
+    """
+    Where each part of an archive goes.
+
+    A file that the configuration names goes to where it is named, if that is in the configuration's folder or the data
+    folder. Anywhere else an archive must not write: such a file goes to ``DATA_DIR/restored``, to be moved by hand.
+    """
+    homes = [config.absolute().parent, data_dir.absolute()]
+    targets = {CONFIG: config, LEDGER: data_dir / LEDGER, MODELS: data_dir / MODELS}
+    for key, path in _paths(settings):
+        plain = Path(os.path.normpath(path.absolute()))
+        at_home = any(home in plain.parents for home in homes)
+        targets[f"{FILES}/{key}"] = path if at_home else data_dir / "restored" / path.name
+    return targets
+
+
+def _in_the_way(manifest: Manifest, targets: Mapping[str, Path], data_dir: Path) -> list[Path]:
+    parts = {one.name if not one.name.startswith(f"{MODELS}/") else MODELS for one in manifest.files}
+    wal = [data_dir / f"{LEDGER}-wal", data_dir / f"{LEDGER}-shm"]  # of another ledger: never to be met by ours
+    return [targets[part] for part in targets if part in parts] + wal
+
+
+def _move_aside(paths: Iterable[Path], data_dir: Path) -> Path | None:
+    there = [path for path in paths if os.path.lexists(path)]
+    if not there:
+        return None
+    folder = Path(
+        tempfile.mkdtemp(prefix=datetime.now(timezone.utc).strftime("replaced-%Y-%m-%dT%H%M%SZ-"), dir=data_dir)
+    )
+    for path in there:
+        shutil.move(path, folder / path.name)
+    sync_directory(folder)
+    return folder
+
+
+def _put(staged: Path, targets: Mapping[str, Path], data_dir: Path) -> None:
+    """Moves what is staged into its place; the configuration last: without it nothing starts."""
+    owner = data_dir.stat()
+    for name, target in sorted(targets.items(), key=lambda one: one[0] == CONFIG):
+        made = staged / name
+        if not made.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name == CONFIG:
+            made.chmod(0o640)  # as scripts/install makes it: its folder's group reads it
+            owner = target.parent.stat()
+        for path in (made, *(made.rglob("*") if made.is_dir() else ())):
+            if os.geteuid() == 0:  # what root restores has to be the service's
+                os.chown(path, owner.st_uid, owner.st_gid)
+        if made.is_dir():
+            made.rename(target)
+        else:
+            shutil.move(made, target)
+        sync_directory(target.parent)
+
+
+def _make(folder: Path, option: str) -> None:
+    """*folder*, there and writable, before anything is put anywhere; *option* says where to choose another."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise BackupError(
+            f"{folder} cannot be written ({error.strerror}): run as a user who may, or choose another with {option}"
+        ) from None
+
+
+def _report(
+    archive: Archive,
+    settings: Settings,
+    *,
+    config: Path,
+    data_dir: Path,
+    ledger: str | None,
+    aside: Path | None,
+    console: Console,
+) -> None:
+    about = archive.manifest.about
+    console.print(f"{about.get('station')}, backed up {about.get('made_at')}: restored into {data_dir}", markup=False)
+    if ledger is not None:
+        console.print(f"Its ledger goes on as {ledger}: boards inspected after the backup are not in it.", markup=False)
+    if aside is not None:
+        console.print(f"What was there lies in {aside}.", markup=False)
+    if data_dir != settings.station.data_dir:
+        console.print(f'Set [station] data_dir = "{data_dir.absolute()}" in {config}.', style="yellow", markup=False)
+    moved = data_dir / "restored"
+    if moved.exists():
+        console.print(f"Files that the configuration names elsewhere lie in {moved}: move them there.", markup=False)
+    left_out = about.get("left_out")
+    for one in left_out if isinstance(left_out, list) else []:
+        console.print(f"put back: {one.get('what')} ({one.get('where')})", style="yellow", markup=False)
+    console.print(f"Then: station check -c {config}", markup=False)

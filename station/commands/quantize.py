@@ -1,0 +1,225 @@
+"""``station model quantize``: an int8 copy of a model, which is only kept where it sees what the original sees."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from station import __version__
+from station.commands.boards import boards_of, hits_of, pictures_of
+from station.config import Settings
+from station.detectors import selftest
+from station.detectors.card import Card, Timing, sha256_of
+from station.detectors.metric import average_precision, by_coco50, f_score_at, match
+from station.detectors.preprocess import Letterbox
+from station.detectors.quantize import quantize
+from station.detectors.store import ModelFile, ModelStore, check_name, find_model
+from station.errors import DetectorError, LabelsError, ModelError
+from station.events import utc_text
+from station.labelled import LabelledBoard, as_marked, load
+from station.model_choice import floor_of, run_self_test, seeing_all
+from station.parts import build_detector, model_store
+from station.types import Defect, Detector, Image
+
+CALIBRATION = 100  # pictures: with 48 or 300 the mAP on DeepPCB is the same to a tenth of a point
+FEW = 40  # boards: fewer are not parted into those to calibrate with and those to judge by
+LOST_AP = 0.01  # of mAP, where there are labels
+LOST_AGREEMENT = 0.05  # of the agreement with the original, where there are none: near its threshold some defect flips
+SURE = 0.25  # the confidence at which the two are compared then: the station's own default
+ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Of the original and of its int8 copy, 0..1, by what *measure*, on how many boards."""
+
+    measure: str
+    before: float
+    after: float
+    boards: int
+
+    @property
+    def loss(self) -> float:
+        return self.before - self.after
+
+
+def quantize_model(
+    settings: Settings, name: str, *, images: Path, as_name: str | None, max_loss: float | None, console: Console
+) -> None:
+    """
+    Makes an int8 copy of the model *name*, compares the two on the boards of *images*, and stores it as NAME-int8.
+
+    *images*: labelled boards, or pictures alone. *max_loss*: of mAP, or of agreement. Raises ModelError when it loses
+    more or the model cannot be quantised, LabelsError for the folder.
+    """
+    store = model_store(settings)
+    original = find_model(name, store=store)
+    target = as_name or f"{original.name}-int8"
+    check_name(target)
+    if target in store.names():
+        raise ModelError(f"there is a model {target} already: choose another with --name")
+    labelled, pictures = _boards(images)
+    before = build_detector(seeing_all(settings), original)
+    if before.paired:
+        raise ModelError(
+            f"{original.name} compares boards with their templates: it is quantised where it was trained, by "
+            "station.detectors.quantize.quantize with such inputs"
+        )
+    with tempfile.TemporaryDirectory(prefix="station-quantize-") as folder:
+        made = Path(folder) / "model.onnx"
+        calibration = _spread(pictures, CALIBRATION)
+        quantize(original.path, made, calibration=_tensors(calibration, before.input_size))
+        file = ModelFile(made, target, sha256_of(made))
+        after = build_detector(seeing_all(settings), file)
+        judged = _others(labelled, calibration)
+        accuracy = (
+            _by_labels(before, after, judged, before.labels)
+            if labelled
+            else _by_agreement(before, after, _others_of(pictures, calibration), before.labels)
+        )
+        console.print(
+            f"{accuracy.measure} on {accuracy.boards} boards: {accuracy.before:.3f} before, {accuracy.after:.3f} after"
+        )
+        limit = max_loss if max_loss is not None else LOST_AP if labelled else LOST_AGREEMENT
+        if accuracy.loss > limit:
+            raise ModelError(
+                f"{target} is not kept: it loses {accuracy.loss:.3f} of {accuracy.measure}, and {limit:g} is allowed "
+                "(--max-loss); more pictures of typical boards may help"
+            )
+        old_ms, new_ms = _side_by_side(before, after)
+        card, boards = _card(original, store, file, before.labels, before.input_size)
+        card = replace(
+            card,
+            timing=Timing(round(new_ms, 2), ROUNDS, after.computed_by),
+            facts={
+                "quantized_from": original.name,
+                "quantized_from_sha256": before.model.sha256,
+                "calibration_pictures": float(len(calibration)),
+                "measure": accuracy.measure,
+                "before": round(accuracy.before, 4),
+                "after": round(accuracy.after, 4),
+                "judged_boards": float(accuracy.boards),
+            },
+        )
+        _same_on_known_boards(settings, file, card, store, original)
+        store.add(card, model=made, boards=boards)
+    console.print(f"{old_ms:.1f} ms a board before, {new_ms:.1f} ms after", markup=False)
+    console.print(f"{target} is in the store. Use it with: station model use {target}", markup=False)
+
+
+def _boards(images: Path) -> tuple[list[LabelledBoard], list[Path]]:
+    """Labelled boards, none where nobody has labelled any, and all pictures."""
+    pictures = pictures_of(images)
+    if not (images / "labels").is_dir():
+        return [], pictures
+    labelled = list(boards_of(images).all)
+    return labelled, [one.picture for one in labelled]
+
+
+def _others(labelled: Sequence[LabelledBoard], calibration: Sequence[Path]) -> list[LabelledBoard]:
+    """Boards that were not calibrated with, where there are enough of both."""
+    if len(labelled) < FEW:
+        return list(labelled)
+    taken = set(calibration)
+    return [one for one in labelled if one.picture not in taken]
+
+
+def _others_of(pictures: Sequence[Path], calibration: Sequence[Path]) -> list[Path]:
+    taken = set(calibration)
+    rest = [one for one in pictures if one not in taken]
+    return _spread(rest if len(rest) >= FEW // 2 else pictures, 2 * CALIBRATION)
+
+
+def _tensors(pictures: Sequence[Path], size_px: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+    box = Letterbox(height=size_px[0], width=size_px[1], dtype=np.float32)
+    for picture in track(pictures, description="calibrating", console=Console(stderr=True)):
+        box.fill(load(picture))
+        yield np.asarray(box.tensor, np.float32).copy()
+
+
+def _by_labels(before: Detector, after: Detector, boards: Sequence[LabelledBoard], labels: Sequence[str]) -> Accuracy:
+    found = [
+        [average_precision(one) for one in hits_of(detector, boards, labels, what=what).values()]
+        for detector, what in ((before, "judging with the original"), (after, "judging with the copy"))
+    ]
+    if all(math.isnan(one) for one in found[0]):
+        raise LabelsError("none of the boards to judge by has a labelled defect: label more of them")
+    was, now = (float(np.nanmean(one)) for one in found)
+    return Accuracy("mAP (IoU > 0.33)", was, now, len(boards))
+
+
+def _by_agreement(before: Detector, after: Detector, pictures: Sequence[Path], labels: Sequence[str]) -> Accuracy:
+    """How many of the original's defects the copy finds, and the other way round, as an F-score; the original has 1."""
+    found, truths = [], []
+    for number, picture in enumerate(track(pictures, description="comparing", console=Console(stderr=True))):
+        image = load(picture)
+        truths += [one for one in as_marked(_detect(before, image), number, labels) if one.score >= SURE]
+        found += as_marked(_detect(after, image), number, labels)
+    if not truths:
+        raise LabelsError("the model finds nothing on these pictures: give some of boards with defects")
+    hits = [match(found, truths, class_id=kind, right_by=by_coco50) for kind in range(len(labels))]
+    return Accuracy("agreement with the original", 1.0, f_score_at(hits, SURE).value, len(pictures))
+
+
+def _detect(detector: Detector, image: Image) -> list[Defect]:
+    try:
+        return detector.detect(image)
+    except DetectorError as error:
+        raise ModelError(f"the model fails on a picture: {error}") from None
+
+
+def _side_by_side(before: Detector, after: Detector) -> tuple[float, float]:
+    """Medians in ms, taken in turns: what else the machine does meets both."""
+    image = load(selftest.sample_pictures()[0])
+    took_ms: dict[int, list[float]] = {0: [], 1: []}
+    for _ in range(ROUNDS):
+        for number, detector in enumerate((before, after)):
+            began_s = time.perf_counter()
+            detector.detect(image)
+            took_ms[number].append((time.perf_counter() - began_s) * 1000)
+    return median(took_ms[0]), median(took_ms[1])
+
+
+def _card(
+    original: ModelFile, store: ModelStore, file: ModelFile, labels: tuple[str, ...], size_px: tuple[int, int]
+) -> tuple[Card, dict[str, Path]]:
+    """The copy's card, with the original's thresholds and self-test, and where the pictures of that are."""
+    made_at, made_by = utc_text(datetime.now(timezone.utc)), f"station {__version__}"
+    if original.name not in store.names():
+        card = Card(file.name, file.sha256 or "", original.path.name, made_at, made_by, labels, size_px[1], size_px[0])
+        return card, {}
+    known = store.card(original.name)
+    card = replace(known, name=file.name, sha256=file.sha256 or "", made_at=made_at, made_by=made_by)
+    folder = store.folder / original.name / "selftest"
+    return card, {file: folder / file for board in known.boards for file, _ in board.pictures()}
+
+
+def _same_on_known_boards(
+    settings: Settings, file: ModelFile, card: Card, store: ModelStore, original: ModelFile
+) -> None:
+    """The copy has to pass the original's self-test before it may be kept."""
+    detector = build_detector(settings, file)
+    if not card.boards:
+        run_self_test(detector, original, store, floor=floor_of(settings))
+        return
+    read = partial(store.picture, original.name)
+    selftest.self_test(detector, card.boards, card=card, floor=floor_of(settings), read=read)
+
+
+def _spread(pictures: Sequence[Path], most: int) -> list[Path]:
+    """At most *most* of them, from the whole folder: neighbours are often boards of one kind."""
+    if len(pictures) <= most:
+        return list(pictures)
+    return [pictures[number * len(pictures) // most] for number in range(most)]

@@ -1,0 +1,81 @@
+"""A network and the golden board side by side: what either finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from station.decide import decide
+from station.types import Box, Defect, Detector, Image, ModelInfo, Recipe, Verdict
+
+SAME = 0.33  # overlap (IoU) of two boxes that are one thing
+COVERED = 0.5  # of the golden board's box: a fragment of what the network saw whole
+
+
+class Described(Detector, Protocol):
+    """A detector that says which labels it gives, and what it is in one line."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def description(self) -> str: ...
+
+
+class BothDetector:
+    """
+    Implements ``types.Detector``: what *network* or *golden* finds, marked by whom.
+
+    A thing that both found is one defect, found by ``NETWORK+golden``: an operator sees one place on the board, and
+    whoever counts defects counts it once. It is told as the network told it, whose label says what it is, unless only
+    the golden board is sure enough of it to fail the board by the limits of *recipe*: then it is told as the golden
+    board did. So what counts for one of them is never hidden by the other. Something large that the golden board saw
+    around a small thing of the network's stays a defect of its own.
+
+    Raises DetectorError when either cannot judge the board: half an opinion must not pass for two.
+    """
+
+    def __init__(self, network: Described, golden: Described, *, recipe: Recipe) -> None:
+        self.model = ModelInfo(f"{network.model.name}+{golden.model.name}", network.model.sha256)
+        self.labels = (*network.labels, *golden.labels)
+        self.description = f"{network.description}, beside the {golden.description}"
+        self._network = network
+        self._golden = golden
+        self._recipe = recipe
+
+    def detect(self, image: Image) -> list[Defect]:
+        """*image*: H x W x 3 uint8 BGR. Raises DetectorError when it cannot be judged."""
+        golden = self._golden.detect(image)  # first: it refuses what is no such board, and takes less time
+        united = unite(self._network.detect(image), golden, recipe=self._recipe, found_by=self.model.name)
+        return sorted(united, key=_confidence, reverse=True)
+
+
+def unite(network: Sequence[Defect], golden: Sequence[Defect], *, recipe: Recipe, found_by: str) -> list[Defect]:
+    """Both lists as one: what is in both once, marked *found_by*, and as told by whom it counts for."""
+    alone = list(golden)
+    united: list[Defect] = []
+    for one in network:
+        same = [other for other in golden if _is_same(one.box, other.box)]
+        alone = [other for other in alone if other not in same]
+        surest = max((other for other in same if _counts(other, recipe)), key=_confidence, default=one)
+        told = one if _counts(one, recipe) else surest
+        united.append(replace(told, found_by=found_by) if same else one)
+    return united + alone
+
+
+def _counts(defect: Defect, recipe: Recipe) -> bool:
+    return decide([defect], recipe).verdict is Verdict.FAIL
+
+
+def _confidence(defect: Defect) -> float:
+    return defect.confidence
+
+
+def _is_same(network: Box, golden: Box) -> bool:
+    width = min(network.x + network.width, golden.x + golden.width) - max(network.x, golden.x)
+    height = min(network.y + network.height, golden.y + golden.height) - max(network.y, golden.y)
+    if width <= 0 or height <= 0:
+        return False
+    shared = width * height
+    return shared > SAME * (network.area_px + golden.area_px - shared) or shared >= COVERED * golden.area_px

@@ -1,0 +1,197 @@
+"""A network on OpenVINO, on the CPU; the only import of openvino, which is the ``openvino`` extra."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from station.detectors.kept import adopt, replace_file
+from station.detectors.network import (
+    EXPORT_HINT,
+    Dtype,
+    Floats,
+    Input,
+    checked_file,
+    cores,
+    first_line,
+    hushed,
+    input_of,
+    labels_of,
+)
+from station.errors import DetectorError, ModelError
+
+# It counts its users for its maker, who gets that by the net, and keeps an id and statistics in ~/intel for it, all at
+# the import of its converter, which a station has no use for and which takes 0.3 s. A station tells nobody.
+for _unwanted in ("openvino_telemetry", "openvino.tools.ovc"):
+    sys.modules.setdefault(_unwanted, None)  # type: ignore[arg-type]  # None: importing it raises ImportError
+import openvino  # noqa: E402  # see above
+from openvino import frontend  # noqa: E402  # ditto
+
+log = structlog.get_logger(__name__)
+
+VERSION: str = openvino.get_version().split("-")[0]
+DEVICE = "CPU"
+DTYPES: dict[str, Dtype] = {"f32": np.float32, "f16": np.float16}
+KEPT = 8  # compiled models in the cache, of all that the station has been given: the oldest go
+
+# What it raises: std::exception as RuntimeError, and the reader's own ones, which share no base.
+ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    MemoryError,
+    *(one for one in vars(frontend).values() if isinstance(one, type) and issubclass(one, Exception)),
+)
+LOAD_ERRORS: tuple[type[Exception], ...] = (OSError, KeyError, AttributeError, *ERRORS)
+SAVE_ERRORS: tuple[type[Exception], ...] = (OSError, *ERRORS)
+
+
+class OpenVinoNetwork:
+    """
+    Implements ``network.Network`` on OpenVINO; float or int8 (QDQ), one picture at a time.
+
+    *threads* 0: as many as there are cores for us. *sha256*: what the file must have. *cache*: a folder where it keeps
+    what it compiled, so that the next start takes a tenth of a second; one that does not fit this model, machine or
+    OpenVINO, or is damaged, is made anew. Raises ModelError at construction for a file that cannot be used.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0, sha256: str | None = None, cache: Path | None = None) -> None:
+        self.path = path
+        self.sha256 = checked_file(path, sha256)
+        self._threads = threads or cores()
+        core = openvino.Core()
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self._threads,
+            # Processors with AMX would compute in bfloat16, of 8 bits: one model should judge alike on all machines.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        kept = None if cache is None else _Kept(cache, self.sha256, _identity(core, self.sha256, settings))
+        found = None if kept is None else kept.load(core, settings)
+        if found is None:
+            compiled, self.metadata = _compiled(core, path, settings)
+            if kept is not None:
+                kept.save(compiled, self.metadata)
+        else:
+            compiled, self.metadata = found
+        self.labels = labels_of(self.metadata, path)
+        self.input = _input_of(compiled.inputs, self.metadata, path)
+        output = compiled.outputs[0]
+        if output.element_type.get_type_name() not in DTYPES:
+            raise ModelError(f"{path} gives {output.element_type.get_type_name()}, not float or half: {EXPORT_HINT}")
+        self.output_shape = _shape(output)
+        self._request = compiled.create_infer_request()
+
+    @property
+    def computed_by(self) -> str:
+        return f"OpenVINO {VERSION}, {self._threads} CPU threads"
+
+    def run(self, tensor: NDArray[np.float32 | np.float16]) -> Floats:
+        try:
+            outputs = self._request.infer([tensor], share_inputs=True, share_outputs=True)
+            return np.asarray(outputs[0], np.float32)
+        except ERRORS as error:
+            raise DetectorError(f"the network failed: {first_line(error)}") from None
+
+
+def _compiled(core: Any, path: Path, settings: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    """The network ready to run, with an open batch or size closed, and the metadata of its file."""
+    try:
+        with hushed():
+            model = core.read_model(path)
+    except ERRORS as error:
+        raise ModelError(f"{path} cannot be loaded as ONNX: {_reason(error)}; {EXPORT_HINT}") from None
+    metadata = _metadata(model)
+    labels_of(metadata, path)
+    wanted = _input_of(model.inputs, metadata, path)
+    try:
+        # One picture at a time: a batch gains nothing on a processor, and closed shapes run faster.
+        if model.inputs[0].partial_shape.is_dynamic:
+            model.reshape([1, 3, wanted.height_px, wanted.width_px])
+        return core.compile_model(model, DEVICE, dict(settings)), metadata
+    except ERRORS as error:
+        raise ModelError(f"{path} cannot be compiled by OpenVINO: {_reason(error)}; {EXPORT_HINT}") from None
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    """The file's key-value pairs, which OpenVINO's ONNX reader keeps under ``framework``."""
+    if not model.has_rt_info(["framework"]):
+        return {}
+    return {str(key): str(value) for key, value in model.get_rt_info(["framework"]).value.items()}
+
+
+def _input_of(inputs: Any, metadata: Mapping[str, str], path: Path) -> Input:
+    dtype = DTYPES.get(inputs[0].element_type.get_type_name()) if inputs else None
+    return input_of([_shape(one) for one in inputs], dtype, metadata, path=path)
+
+
+def _shape(told: Any) -> tuple[int | None, ...]:
+    if told.partial_shape.rank.is_dynamic:
+        return (None,)
+    return tuple(one.get_length() if one.is_static else None for one in told.partial_shape)
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something: the first ones name its source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line.startswith("Exception from")), first_line(error))[:300]
+
+
+def _identity(core: Any, sha256: str, settings: Mapping[str, Any]) -> str:
+    """All that a compiled model depends on, as one hex number."""
+    machine = [core.get_property(DEVICE, "FULL_DEVICE_NAME"), *core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")]
+    parts = [openvino.get_version(), sha256, *map(str, machine), *(f"{key}={value}" for key, value in settings.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class _Kept:
+    """
+    One compiled model on disk: a line of JSON (*identity*, metadata, sha256 of the rest), and what OpenVINO exported.
+
+    OpenVINO's own cache is not used: it looks at names and dates, and reads what is damaged until it crashes.
+    """
+
+    def __init__(self, folder: Path, sha256: str, identity: str) -> None:
+        self._path = folder / f"{sha256[:16]}.openvino"
+        self._identity = identity
+
+    def load(self, core: Any, settings: Mapping[str, Any]) -> tuple[Any, dict[str, str]] | None:
+        try:
+            with self._path.open("rb") as file:
+                head = json.loads(file.readline(1 << 20))
+                blob = file.read()
+            if head["identity"] != self._identity or hashlib.sha256(blob).hexdigest() != head["sha256"]:
+                log.info("compiled model made anew", reason="another model, machine or version, or damaged")
+                return None
+            metadata = {str(key): str(value) for key, value in head["metadata"].items()}
+            return core.import_model(blob, DEVICE, dict(settings)), metadata
+        except FileNotFoundError:
+            return None
+        except LOAD_ERRORS as error:
+            log.info("compiled model made anew", reason=first_line(error))
+            return None
+
+    def save(self, compiled: Any, metadata: Mapping[str, str]) -> None:
+        """Whole or not at all; a disk that takes nothing only costs the next start its time."""
+        folder = self._path.parent
+        if not folder.parent.is_dir():  # `station check` before the first start: it makes no data folder
+            return
+        try:
+            folder.mkdir(exist_ok=True)
+            adopt(folder)
+            blob = compiled.export_model().getvalue()
+            head = {"identity": self._identity, "sha256": hashlib.sha256(blob).hexdigest(), "metadata": dict(metadata)}
+            replace_file(self._path, json.dumps(head).encode() + b"\n" + blob)
+            older = sorted(folder.glob("*.openvino"), key=lambda one: one.stat().st_mtime_ns)
+            for one in older[:-KEPT]:
+                one.unlink()
+        except SAVE_ERRORS as error:
+            log.warning("compiled model not kept", folder=str(folder), reason=first_line(error))

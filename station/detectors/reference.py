@@ -1,0 +1,289 @@
+"""The defect-free template of a product, and where a board lies compared with it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from station.errors import ConfigError, DetectorError
+from station.picture import decode, look, refusal
+from station.types import Image
+
+Grey = NDArray[np.uint8]
+"""Height x width, 0..255."""
+
+LIMIT = 0.7  # DeepPCB's boards reach 0.83 but for near-blank ones; 99 of 100 of another family's stay below 0.35
+COARSE_PX = 160  # long side of the pictures that are compared first: traces of 8 px at 640 are still seen
+REACH = 16  # a board may lie off by a 16th of its long side (40 px of 640): beyond, the fixture is the trouble
+SUSPECT = 0.9  # a correlation below which a rotation is looked for in any case
+BENT_PX = 4  # by how much the corners of a board may want to move further before a rotation is looked for
+GAIN = 0.9  # what a rotation must bring the mean difference down to: it has four more parameters to please
+MAX_ROTATION_DEG = 5.0
+MAX_STRETCH = 0.05
+FLAT = 1.0  # standard deviation in grey levels, below which a picture shows nothing
+STEPS = 16  # of the descent at each scale; two are usual
+MAX_PIXELS = 150_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """
+    The template as it would look if the camera had seen it where it saw the board.
+
+    *template*: height x width uint8 grey, of the board's size; beyond its own edge its last pixels are repeated, so
+    that a strip that the template does not know is still compared with something, and never passes unseen.
+    *dx_px*, *dy_px*: how far the board lies to the right of and below its template, at the picture's centre.
+    *quality*: the correlation coefficient of the two at 160 pixels, 0 (nothing in common) to 1.
+    *rotation_deg* is counter-clockwise; it and *scale* are 0 and 1 unless a shift alone did not fit.
+    """
+
+    template: Grey
+    dx_px: float
+    dy_px: float
+    quality: float
+    rotation_deg: float = 0.0
+    scale: float = 1.0
+
+
+class Reference:
+    """
+    A product's defect-free template. ``register`` is called from one thread at a time.
+
+    *template*: height x width uint8 grey. *sha256* (hex) is of the file it came from. *limit*: the least ``quality``
+    with which a board is still taken for one of this product.
+    """
+
+    def __init__(self, template: Grey, *, name: str, sha256: str, limit: float = LIMIT) -> None:
+        self.template = template
+        self.name = name
+        self.sha256 = sha256
+        self._limit = limit
+        self._scales = tuple(_scales(template))
+
+    @classmethod
+    def read(cls, path: Path, *, limit: float = LIMIT) -> Reference:
+        """Reads the picture at *path*, decoded as a board's is. Raises ConfigError that says what to do."""
+        where = f"[recipe] template = {path}"
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"{where}: cannot be read ({error.strerror}): give the picture of a defect-free board"
+            ) from None
+        seen = look(data)
+        flaw = seen.flaw or refusal(seen, max_pixels=MAX_PIXELS)
+        if flaw is not None:
+            raise ConfigError(f"{where}: {flaw}: give a whole picture, taken as the boards' pictures are")
+        image = decode(data)
+        if image is None:
+            raise ConfigError(f"{where}: damaged {seen.kind}: copy it again, or take the picture again")
+        template = grey(image)
+        if float(template.std()) < FLAT:
+            raise ConfigError(f"{where}: all of one colour: give the picture of a defect-free board")
+        return cls(template, name=path.stem, sha256=hashlib.sha256(data).hexdigest(), limit=limit)
+
+    @property
+    def description(self) -> str:
+        """One line for ``station check``."""
+        height, width = self.template.shape
+        return f"{self.name} ({width}x{height}; sha256 {self.sha256[:12]})"
+
+    def register(self, image: Image) -> Registered:
+        """
+        Lays the template over *image* (H x W x 3 uint8 BGR, as large as the template).
+
+        By whole pixels, and by rotation and scale where that does not suffice. Raises DetectorError with the figure
+        when the two do not fit: another product, a board that is mirrored or turned, a blank picture, another size.
+        A layout that is its own mirror image cannot be told from it.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise DetectorError(f"not a colour picture of bytes: shape {image.shape}, {image.dtype}")
+        return self.register_grey(grey(image))
+
+    def register_grey(self, board: Grey) -> Registered:
+        """The same for H x W uint8 grey, for those who need that themselves."""
+        if board.shape != self.template.shape:
+            (height, width), (its_height, its_width) = board.shape, self.template.shape
+            raise DetectorError(
+                f"the picture is {width} x {height} pixels, its template {its_width} x {its_height}: "
+                "take the template anew with this camera and its settings"
+            )
+        if float(cv2.meanStdDev(_shrunk(board, self._scales[0].factor))[1].item()) < FLAT:
+            raise DetectorError("the picture is all of one colour: there is nothing to compare with the template")
+        alike = matched(board, self.template)
+        found = self._shifted(alike)
+        if found.quality < SUSPECT or _bent(alike, found.template):
+            found = self._turned(alike, found)
+        if found.quality < self._limit:
+            raise DetectorError(
+                f"the board does not fit its template: correlation {found.quality:.2f} < {self._limit:.2f} "
+                "(another product, turned, mirrored, or out of place?)"
+            )
+        return found
+
+    def _shifted(self, board: Grey) -> Registered:
+        """By whole pixels: looked for at 160 pixels within the reach, then followed down to full size."""
+        coarse = self._scales[0]
+        small = _shrunk(board, coarse.factor)
+        reach = max(small.shape) // REACH
+        inner = small[reach : small.shape[0] - reach, reach : small.shape[1] - reach]
+        if inner.size == 0 or float(inner.std()) < FLAT:  # nothing there but at its edge: no place to be found
+            at = _Offset(0, 0)
+        else:
+            _, _, _, best = cv2.minMaxLoc(cv2.matchTemplate(coarse.template, inner, cv2.TM_CCOEFF_NORMED))
+            at = _Offset(best[0] - reach, best[1] - reach)
+        factor = coarse.factor
+        for scale in self._scales[1:]:
+            at = _Offset(round(at.x * factor / scale.factor), round(at.y * factor / scale.factor))
+            at = _descend(_shrunk(board, scale.factor), scale.template, at)
+            factor = scale.factor
+        template = _moved(self.template, at)
+        return Registered(template, float(-at.x), float(-at.y), self._quality(board, template))
+
+    def _turned(self, board: Grey, shifted: Registered) -> Registered:
+        """Rotation and scale as well, from where the shift has led (ECC, Evangelidis and Psarakis 2008)."""
+        height, width = board.shape
+        coarse = self._scales[0]  # at 320 pixels as well it took twice as long and found the same
+        warp = np.array([[1, 0, -shifted.dx_px / coarse.factor], [0, 1, -shifted.dy_px / coarse.factor]], np.float32)
+        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
+        try:
+            _, found = cv2.findTransformECC(
+                _shrunk(board, coarse.factor),
+                coarse.template,
+                warp,
+                motionType=cv2.MOTION_AFFINE,
+                criteria=criteria,
+            )
+        except cv2.error:  # it did not converge: no such rotation
+            return shifted
+        warp = np.array(found, np.float32)
+        warp[:, 2] *= coarse.factor
+        scale_x, scale_y = (math.hypot(*column) for column in warp[:, :2].T.tolist())
+        rotation_deg = math.degrees(math.atan2(float(warp[1, 0]), float(warp[0, 0])))
+        if abs(rotation_deg) > MAX_ROTATION_DEG or max(abs(scale_x - 1), abs(scale_y - 1)) > MAX_STRETCH:
+            return shifted
+        template = cv2.warpAffine(
+            self.template,
+            warp,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        turned = np.asarray(template, np.uint8)
+        quality = self._quality(board, turned)
+        middle = np.array([width / 2, height / 2])
+        off = middle - (warp[:, :2] @ middle + warp[:, 2])
+        worse = cv2.norm(board, turned, cv2.NORM_L1) > GAIN * cv2.norm(board, shifted.template, cv2.NORM_L1)
+        if worse or quality < shifted.quality or float(np.abs(off).max()) > max(board.shape) / REACH:
+            return shifted
+        return Registered(turned, float(off[0]), float(off[1]), quality, rotation_deg, 2 / (scale_x + scale_y))
+
+    def _quality(self, board: Grey, template: Grey) -> float:
+        factor = self._scales[0].factor
+        one = _shrunk(board, factor).astype(np.float32)
+        other = _shrunk(template, factor).astype(np.float32)
+        one -= one.mean()
+        other -= other.mean()
+        spread = math.sqrt(float(np.vdot(one, one)) * float(np.vdot(other, other)))
+        return max(0.0, float(np.vdot(one, other)) / spread) if spread > 0 else 0.0
+
+
+def grey(image: Image) -> Grey:
+    """H x W x 3 BGR as H x W, by the weights of BT.601, as cameras and decoders do it."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def matched(board: Grey, template: Grey) -> Grey:
+    """*board* with the mean and the spread of *template*: lamps age, and exposures differ. Not changed if near."""
+    mean, spread = (float(one.item()) for one in cv2.meanStdDev(board))
+    its_mean, its_spread = (float(one.item()) for one in cv2.meanStdDev(template))
+    gain = its_spread / spread if spread > 0 else 1.0
+    levels = np.arange(256, dtype=np.float32)
+    table = np.clip(np.rint((levels - mean) * gain + its_mean), 0, 255)
+    if float(np.abs(table - levels).max()) < 8:  # defects make as much: a board need not be darker for a short
+        return board
+    return np.asarray(cv2.LUT(board, table.astype(np.uint8)), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """The template, shrunk by a whole number."""
+
+    factor: int
+    template: Grey
+
+
+@dataclass(frozen=True, slots=True)
+class _Offset:
+    """What a pixel of the board shows is in the template so many pixels further right and down."""
+
+    x: int
+    y: int
+
+
+def _scales(template: Grey) -> Iterator[_Scale]:
+    factor = max(1, round(max(template.shape) / COARSE_PX))
+    while factor > 1:
+        yield _Scale(factor, _shrunk(template, factor))
+        factor = (factor + 1) // 2
+    yield _Scale(1, template)
+
+
+def _shrunk(picture: Grey, factor: int) -> Grey:
+    if factor == 1:
+        return picture
+    height, width = picture.shape
+    size = (max(1, width // factor), max(1, height // factor))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _descend(board: Grey, template: Grey, start: _Offset) -> _Offset:
+    """From *start* to the next offset at which the mean difference has a minimum among its neighbours."""
+    height, width = board.shape
+    costs: dict[_Offset, float] = {}
+
+    def cost(at: _Offset) -> float:
+        if at not in costs:
+            left, top, right, bottom = max(0, -at.x), max(0, -at.y), width - max(0, at.x), height - max(0, at.y)
+            if right <= left or bottom <= top:
+                return math.inf
+            there = template[top + at.y : bottom + at.y, left + at.x : right + at.x]
+            total = cv2.norm(board[top:bottom, left:right], there, cv2.NORM_L1)
+            costs[at] = total / ((right - left) * (bottom - top))
+        return costs[at]
+
+    at = start
+    for _ in range(STEPS):
+        around = (_Offset(at.x + x, at.y + y) for x in (-1, 0, 1) for y in (-1, 0, 1))
+        best = min(around, key=cost)
+        if cost(best) >= cost(at):
+            break
+        at = best
+    return at
+
+
+def _bent(board: Grey, template: Grey) -> bool:
+    """Whether the four quarters of a board that was shifted want to be shifted further, and not all the same way."""
+    middle_y, middle_x = board.shape[0] // 2, board.shape[1] // 2
+    quarters = [
+        (slice(top, top + middle_y), slice(left, left + middle_x)) for top in (0, middle_y) for left in (0, middle_x)
+    ]
+    wanted = [_descend(board[quarter], template[quarter], _Offset(0, 0)) for quarter in quarters]
+    across, down = [one.x for one in wanted], [one.y for one in wanted]
+    return max(max(across) - min(across), max(down) - min(down)) >= BENT_PX
+
+
+def _moved(template: Grey, at: _Offset) -> Grey:
+    if at == _Offset(0, 0):
+        return template
+    height, width = template.shape
+    part = template[max(0, at.y) : height + min(0, at.y), max(0, at.x) : width + min(0, at.x)]
+    edges = (max(0, -at.y), max(0, at.y), max(0, -at.x), max(0, at.x))
+    return np.asarray(cv2.copyMakeBorder(part, *edges, cv2.BORDER_REPLICATE), np.uint8)

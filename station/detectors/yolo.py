@@ -1,0 +1,221 @@
+"""A detector made of a network: picture in, defects out; alone, or beside the template of its product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from station.detectors.decode import Layout, decode, layout_of
+from station.detectors.network import EXPORT_HINT, PAIR, PLANES, Floats, Network
+from station.detectors.preprocess import PAD, Grey, Letterbox, Placement
+from station.detectors.tiles import MIN_OVERLAP_PX, USUAL_OVERLAP, Window, is_big, merge, plan
+from station.errors import DetectorError, ModelError
+from station.types import Defect, Image, ModelInfo
+
+BATCH = 4  # tiles at a time, where the network takes any number
+
+
+class Registered(Protocol):
+    @property
+    def template(self) -> Grey:
+        """The defect-free board in the frame of the picture, of its size."""
+
+
+class Reference(Protocol):
+    """A product's defect-free template. Raises DetectorError for a picture that it cannot be laid over."""
+
+    def register(self, image: Image) -> Registered: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How big pictures are cut: *size_px* None: as the network's input is; *overlap_px* None: a fifth of a tile."""
+
+    size_px: int | None = None
+    overlap_px: int | None = None
+
+
+Fill = Callable[[Letterbox, Window, int], Placement]
+"""Puts what a window shows into a letterbox, at a place in its batch."""
+
+
+class NetworkDetector:
+    """
+    Implements ``types.Detector`` on any ``Network``: letterbox, run, decode.
+
+    Boxes are in pixels of the original image, clipped to it, best first; what lies wholly beside the image is dropped.
+    *tiling* None: any picture is scaled to fit; else what is larger than the network's input is cut into tiles.
+    *reference* is for networks that compare (``paired``). Raises ModelError at construction for a network that is no
+    detector of ours, with what to do about it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        name: str,
+        confidence: float,
+        iou: float,
+        reference: Reference | None = None,
+        tiling: Tiling | None = None,
+    ) -> None:
+        self.model = ModelInfo(name, network.sha256)
+        self.labels = network.labels
+        self.input_size = (network.input.height_px, network.input.width_px)
+        planes = network.metadata.get(PLANES)
+        if planes not in {None, "bgr", PAIR}:
+            raise ModelError(f"{network.path} takes {planes} ({PLANES}), which this station cannot make: update it")
+        self.paired = planes == PAIR
+        self._network = network
+        self._confidence = confidence
+        self._iou = iou
+        self._reference = reference
+        # RT-DETR is trained on pictures that are stretched to its input, and on ultralytics' word for what it is.
+        self._detr = network.metadata.get("head") == "RTDETRDecoder" or (
+            "head" not in network.metadata and "rtdetr" in network.metadata.get("description", "").lower()
+        )
+        self._one = self._letterbox(1)
+        self._many: Letterbox | None = None  # made when the first big picture comes
+        self._layout = self._find_layout()
+        self._tile_px, self._overlap_px = self._tile_size(tiling)
+        self._windows: tuple[Window, ...] = ()
+        self._grey: tuple[Grey, Grey] = (np.empty((0, 0), np.uint8), np.empty((0, 0), np.uint8))
+
+    @property
+    def computed_by(self) -> str:
+        """What runs the network, in one phrase."""
+        return self._network.computed_by
+
+    @property
+    def description(self) -> str:
+        """One line for ``station check``."""
+        height, width = self.input_size
+        return (
+            f"{self.model.name} ({len(self.labels)} labels: {', '.join(self.labels)}; {width}x{height}"
+            f"{', beside the template' if self.paired else ''}; {self._network.computed_by}; "
+            f"sha256 {self.model.sha256[:12]})"
+        )
+
+    def warm_up(self) -> None:
+        """Judges one grey picture, so that the first board is as fast as the second. Raises ModelError."""
+        height, width = self.input_size
+        image = np.full((height, width, 3), PAD, np.uint8)
+        try:
+            if self.paired:
+                self.detect_beside(image, image[..., 0])
+            else:
+                self.detect(image)
+        except DetectorError as error:
+            raise ModelError(f"{self._network.path}: the model fails on a plain grey picture: {error}") from None
+
+    def detect(self, image: Image) -> list[Defect]:
+        """
+        *image*: H x W x 3 uint8 BGR. Raises DetectorError when it cannot be judged.
+        """
+        _check(image)
+        if self.paired:
+            if self._reference is None:
+                raise DetectorError(needs_template(self.model.name))
+            return self.detect_beside(image, self._reference.register(image).template)
+        return self._judge(image, lambda box, window, at: box.fill(window.of(image), at=at))
+
+    def detect_beside(self, image: Image, template: Grey) -> list[Defect]:
+        """As ``detect``, for a network that compares: with *template*, H x W uint8, in the frame of *image*."""
+        _check(image)
+        if template.shape != image.shape[:2]:
+            raise DetectorError(f"the template is {template.shape}, the picture {image.shape[:2]} (height, width)")
+        if self._grey[0].shape != template.shape:
+            self._grey = (np.empty(template.shape, np.uint8), np.empty(template.shape, np.uint8))
+        board, difference = self._grey
+        cv2.cvtColor(image, cv2.COLOR_BGR2GRAY, dst=board)
+        cv2.absdiff(board, template, dst=difference)
+        planes = (board, template, difference)
+        return self._judge(
+            image, lambda box, window, at: box.fill_planes([window.of(plane) for plane in planes], at=at)
+        )
+
+    def _judge(self, image: Image, fill: Fill) -> list[Defect]:
+        windows = self._cut(image.shape[0], image.shape[1])
+        if len(windows) == 1:
+            placement = fill(self._one, windows[0], 0)
+            return self._read(self._network.run(self._one.tensor), placement)
+        if self._many is None:
+            self._many = self._letterbox(self._network.input.batch or BATCH)
+        found: list[list[Defect]] = []
+        for first in range(0, len(windows), len(self._many.tensor)):
+            together = windows[first : first + len(self._many.tensor)]
+            placements = [fill(self._many, window, at) for at, window in enumerate(together)]
+            output = self._network.run(self._many.tensor[: len(together)])
+            if len(output) != len(together):
+                raise DetectorError(f"the network answered {len(output)} times to {len(together)} pictures")
+            for at, (window, placement) in enumerate(zip(together, placements, strict=True)):
+                found.append([window.placed(one) for one in self._read(output[at : at + 1], placement)])
+        return merge(found, windows, iou=self._iou)
+
+    def _read(self, output: Floats, placement: Placement) -> list[Defect]:
+        found = decode(output, self._layout, confidence=self._confidence, iou=self._iou, input_size=self.input_size)
+        placed = ((one, placement.box(one.x1, one.y1, one.x2, one.y2)) for one in found)
+        return [
+            Defect(self._label(one.class_id), one.score, box, self.model.name) for one, box in placed if box is not None
+        ]
+
+    def _cut(self, height: int, width: int) -> tuple[Window, ...]:
+        """The tiles of a picture, or all of it as one; the plan of the last picture serves the next of its size."""
+        if self._overlap_px is None or not is_big(height, width, tile_px=self._tile_px):
+            return (Window(0, 0, width, height),)
+        last = self._windows[-1] if self._windows else Window(0, 0, 0, 0)
+        if (last.y + last.height, last.x + last.width) != (height, width):
+            self._windows = plan(height, width, tile_px=self._tile_px, overlap_px=self._overlap_px)
+        return self._windows
+
+    def _tile_size(self, tiling: Tiling | None) -> tuple[tuple[int, int], int | None]:
+        """Height and width of a tile, and by how many pixels two overlap; None: nothing is cut."""
+        if tiling is None:
+            return self.input_size, None
+        tile_px = (tiling.size_px, tiling.size_px) if tiling.size_px else self.input_size
+        most = min(tile_px) // 2
+        if tiling.overlap_px is None:
+            if most < MIN_OVERLAP_PX:  # too small a network to be cut for: pictures are scaled
+                return tile_px, None
+            return tile_px, min(most, max(MIN_OVERLAP_PX, round(min(tile_px) * USUAL_OVERLAP)))
+        if not MIN_OVERLAP_PX <= tiling.overlap_px <= most:
+            raise ModelError(
+                f"[detector] tiles: tiles of {tile_px[1]} x {tile_px[0]} pixels can overlap by {MIN_OVERLAP_PX} to "
+                f"{most} pixels, not by {tiling.overlap_px}"
+            )
+        return tile_px, tiling.overlap_px
+
+    def _letterbox(self, batch: int) -> Letterbox:
+        height, width = self.input_size
+        return Letterbox(height=height, width=width, dtype=self._network.input.dtype, batch=batch, stretch=self._detr)
+
+    def _find_layout(self) -> Layout:
+        shape: Sequence[int | None] = self._network.output_shape
+        whole = False
+        try:
+            known = [one for one in shape if one is not None]
+            if len(known) != len(shape) or self._detr:  # what the file leaves open the answer to plain grey tells
+                answer = self._network.run(self._one.tensor)
+                known, whole = list(answer.shape), bool((answer[..., -1] == np.rint(answer[..., -1])).all())
+            return layout_of(known, len(self.labels), input_size=self.input_size, detr=self._detr, whole=whole)
+        except (ModelError, DetectorError) as error:
+            raise ModelError(f"{self._network.path} cannot be used: {error}; {EXPORT_HINT}") from None
+
+    def _label(self, kind: int) -> str:
+        if not 0 <= kind < len(self.labels):
+            raise DetectorError(f"the network found class {kind}, but knows only {len(self.labels)}")
+        return self.labels[kind]
+
+
+def needs_template(model: str) -> str:
+    """What to do about a network that compares and has nothing to compare with."""
+    return f"{model} compares each board with its template: set [recipe] template to a picture of a defect-free board"
+
+
+def _check(image: Image) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise DetectorError(f"not a colour picture of bytes: shape {image.shape}, {image.dtype}")

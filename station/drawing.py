@@ -1,0 +1,134 @@
+"""Draws a verdict and what was found onto a picture, so that it shows on any board and hides no defect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from station.types import Decision, Defect, Image, Verdict
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+BAR = {
+    Verdict.PASS: (60, 130, 30),
+    Verdict.FAIL: (40, 30, 190),
+    Verdict.UNKNOWN: (0, 110, 190),
+}  # BGR; white reads on all
+COUNTS, BELOW, HIDDEN = (60, 60, 255), (0, 200, 255), (190, 190, 190)
+
+# Defects do not grow with the board: on a big one, labels that did would cover their neighbours.
+MOST_LABEL_PX = 36
+CELL_PX = 8  # what is taken is noted in squares of this size
+
+_Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A defect on the canvas, by its corners in whole pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    text: str
+    colour: _Colour
+
+
+def drawn(image: Image, decision: Decision, *, into: Image | None = None) -> Image:
+    """
+    *image* (height x width x 3, BGR) below a bar with the verdict, its defects marked: (bar + height) x width x 3.
+
+    Written to *into* if that has just this shape, else to new memory; *image* stays as it is. Lines have a dark rim and
+    labels a dark plate. They lie beside the defects, and where a label finds no free place, boxes are drawn over it.
+    """
+    bar = _bar_px(image.shape[1])
+    shape = (bar + image.shape[0], image.shape[1], 3)
+    canvas = into if into is not None and into.shape == shape else np.empty(shape, np.uint8)
+    np.copyto(canvas[bar:], image)
+    marks = list(_marks(decision, canvas, bar))
+    label_px = min(bar, MOST_LABEL_PX)
+    thin = max(1, label_px // 12)
+    beside = 2 * thin + 1  # with its rim the line is three times as wide, and a pixel more
+    taken = np.zeros((shape[0] // CELL_PX + 1, shape[1] // CELL_PX + 1), np.bool_)
+    _cells(taken, 0, 0, shape[1], bar)[:] = True
+    for mark in marks:
+        _cells(taken, mark.left, mark.top, mark.right, mark.bottom)[:] = True
+    for mark in marks:
+        _label(canvas, mark, taken, bar=bar, label_px=label_px)
+    for mark in reversed(marks):  # the worst last, on top
+        corner, opposite = (mark.left - beside, mark.top - beside), (mark.right + beside, mark.bottom + beside)
+        cv2.rectangle(canvas, corner, opposite, BLACK, thin * 3)
+        cv2.rectangle(canvas, corner, opposite, mark.colour, thin)
+    canvas[:bar] = BAR[decision.verdict]
+    _text(canvas, f"{decision.verdict.name}  {decision.reason}", (bar // 4, bar - bar // 3), bar, WHITE)
+    return canvas
+
+
+def _marks(decision: Decision, canvas: Image, bar: int) -> Iterator[_Mark]:
+    """The worst first."""
+    for judged in decision.defects:
+        yield _mark(judged.defect, canvas, bar, COUNTS if judged.counts else BELOW)
+    for hidden in decision.suppressed:
+        yield _mark(hidden.defect, canvas, bar, HIDDEN)
+
+
+def _mark(defect: Defect, canvas: Image, bar: int, colour: _Colour) -> _Mark:
+    most_x, most_y, box = canvas.shape[1] - 1, canvas.shape[0] - bar - 1, defect.box
+    left, right = _px(box.x, most_x), _px(box.x + box.width, most_x)
+    top, bottom = bar + _px(box.y, most_y), bar + _px(box.y + box.height, most_y)
+    return _Mark(left, top, right, bottom, _plain(f"{defect.label} {defect.confidence:.2f}"), colour)
+
+
+def _label(canvas: Image, mark: _Mark, taken: NDArray[np.bool_], *, bar: int, label_px: int) -> None:
+    """Above the box, below it, right or left of it, wherever nothing is yet; else above, or below where the bar is."""
+    scale, thin, gap = label_px / 48, max(1, label_px // 24), label_px // 4
+    (width, height), below = cv2.getTextSize(mark.text, FONT, scale, thin)
+    height += below
+    inside = max(0, min(mark.left, canvas.shape[1] - width))
+    places = [
+        (inside, mark.top - gap - height),
+        (inside, mark.bottom + gap),
+        (mark.right + gap, mark.top),
+        (mark.left - gap - width, mark.top),
+    ]
+    left, top = places[0] if mark.top - gap - height >= bar else places[1]
+    for x, y in places:
+        fits = x >= 0 and y >= bar and x + width <= canvas.shape[1] and y + height <= canvas.shape[0]
+        if fits and not _cells(taken, x, y, x + width, y + height).any():
+            left, top = x, y
+            break
+    top = min(top, canvas.shape[0] - height)
+    _cells(taken, left, top, left + width, top + height)[:] = True
+    cv2.rectangle(canvas, (left, top), (left + width, top + height), BLACK, cv2.FILLED)
+    cv2.putText(canvas, mark.text, (left, top + height - below), FONT, scale, mark.colour, thin)
+
+
+def _cells(taken: NDArray[np.bool_], left: int, top: int, right: int, bottom: int) -> NDArray[np.bool_]:
+    rows = slice(max(0, top) // CELL_PX, max(0, bottom) // CELL_PX + 1)
+    return taken[rows, max(0, left) // CELL_PX : max(0, right) // CELL_PX + 1]
+
+
+def _text(canvas: Image, text: str, at: tuple[int, int], bar: int, colour: _Colour) -> None:
+    """Writes *text* with its baseline from *at*, moved so that it lies in the picture."""
+    plain, scale, thin = _plain(text), bar / 48, max(1, bar // 24)
+    (width, _), below = cv2.getTextSize(plain, FONT, scale, thin)
+    left, baseline = max(0, min(at[0], canvas.shape[1] - width)), min(at[1], canvas.shape[0] - below)
+    cv2.putText(canvas, plain, (left, baseline), FONT, scale, colour, thin)
+
+
+def _plain(text: str) -> str:
+    return text.encode("ascii", "replace").decode()
+
+
+def _bar_px(width: int) -> int:
+    """The height of the verdict bar, by which its text is scaled."""
+    return max(16, width // 27)
+
+
+def _px(value: float, most: int) -> int:
+    return int(min(max(0.0, value), most))  # in this order a NaN becomes 0

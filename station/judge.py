@@ -1,0 +1,44 @@
+"""What judges the boards of a station: a network, the golden board, or both, each ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from station.config import Settings
+from station.detectors.both import BothDetector
+from station.detectors.golden import GoldenDetector
+from station.errors import ConfigError
+from station.model_choice import OnProgress, Ready, ready_detector
+from station.parts import build_detector, build_recipe, build_reference, lowest_threshold
+
+
+def ready_judge(settings: Settings, *, on_progress: OnProgress) -> Ready:
+    """What the daemon runs: its network, if any, self-tested or the last good one. Raises ModelError, ConfigError."""
+    return _judge(settings, lambda: ready_detector(settings, on_progress=on_progress))
+
+
+def build_judge(settings: Settings) -> Ready:
+    """The same with the configured network as it is. Raises ModelError, ConfigError."""
+    return _judge(settings, lambda: Ready(build_detector(settings)))
+
+
+def build_golden(settings: Settings) -> GoldenDetector:
+    """The golden board of the recipe's template. Raises ConfigError."""
+    reference = build_reference(settings)
+    if reference is None:  # the settings refuse that already
+        raise ConfigError('[recipe] template: the golden board needs one: template = "FILE"')
+    return GoldenDetector(reference, confidence=min(settings.detector.confidence, lowest_threshold(settings)))
+
+
+def _judge(settings: Settings, network: Callable[[], Ready]) -> Ready:
+    """By kind; mypy proves that none is left out, since a Ready must come of each."""
+    match settings.detector.kind:
+        case "network":
+            return network()
+        case "golden":
+            return Ready(build_golden(settings))
+        case "both":
+            golden = build_golden(settings)  # first: it takes no time, and what is wrong with it is said at once
+            ready = network()
+            return replace(ready, detector=BothDetector(ready.detector, golden, recipe=build_recipe(settings)))

@@ -1,0 +1,210 @@
+"""
+Reads folders of boards whose defects somebody has marked, and has a detector judge them.
+
+``DIR/images`` holds the pictures and ``DIR/labels`` a .txt of the same name for each: YOLO's (``class cx cy w h``,
+relative to the picture; docs.ultralytics.com/datasets/detect) or DeepPCB's (``x1 y1 x2 y2 type`` in pixels, types
+from 1 on; github.com/tangsanli5201/DeepPCB). A picture without a label file has no defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from station.detectors.metric import Hits, Marked, by_coco50, match
+from station.errors import LabelsError
+from station.picture import decode, look
+from station.types import Defect, Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+HINT = "give a folder with images/ and labels/ (a .txt of the same name for each picture)"
+
+
+class Layout(Enum):
+    """What the five numbers of a label line mean."""
+
+    YOLO = "class cx cy w h"
+    DEEPPCB = "x1 y1 x2 y2 type"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One marked defect: class from 0 on, and two corners, in pixels or as shares of the picture."""
+
+    class_id: int
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBoard:
+    """One board: its name (path below ``images`` without suffix), its picture, and its defects in their layout."""
+
+    name: str
+    picture: Path
+    rows: tuple[Row, ...]
+    layout: Layout
+
+    def marked(self, number: int, *, height_px: int, width_px: int) -> list[Marked]:
+        """Its defects as boxes of image *number*, in pixels of a picture of that size."""
+        across, down = (width_px, height_px) if self.layout is Layout.YOLO else (1, 1)
+        return [Marked(number, r.class_id, r.x1 * across, r.y1 * down, r.x2 * across, r.y2 * down) for r in self.rows]
+
+
+def read_labelled(root: Path, *, split: str = "all") -> list[LabelledBoard]:
+    """
+    The boards of *root* in the order of their names; *split* "all", or a part: ``SPLIT.txt`` or ``images/SPLIT``.
+
+    Raises LabelsError for a folder, a split or a label line that cannot be understood, naming it.
+    """
+    pictures = _pictures(root, split)
+    labels = {name: root / "labels" / f"{name}.txt" for name in pictures}
+    lines = {name: _lines(file) for name, file in labels.items() if file.is_file()}
+    if not lines:
+        raise LabelsError(f"{root / 'labels'} has no label for any picture of {root / 'images'}: {HINT}")
+    layout = _layout(lines, labels)
+    return [
+        LabelledBoard(name, picture, tuple(_row(one, layout) for one in lines.get(name, ())), layout)
+        for name, picture in pictures.items()
+    ]
+
+
+def load(path: Path) -> Image:
+    """The picture at *path*, H x W x 3 uint8 BGR. Raises LabelsError saying why it cannot be had."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LabelsError(f"{path} cannot be read: {error.strerror}") from None
+    image = decode(data) if look(data).flaw is None else None
+    if image is None:
+        raise LabelsError(f"{path} is no whole picture: {look(data).flaw or 'the decoder refuses it'}")
+    return image
+
+
+def as_marked(defects: Sequence[Defect], number: int, labels: Sequence[str]) -> list[Marked]:
+    """*defects* found on image *number*, with the index of their label in *labels*; others are left out."""
+    kinds = {label: kind for kind, label in enumerate(labels)}
+    return [
+        Marked(number, kinds[d.label], d.box.x, d.box.y, d.box.x + d.box.width, d.box.y + d.box.height, d.confidence)
+        for d in defects
+        if d.label in kinds
+    ]
+
+
+def hits_by_label(
+    detect: Callable[[Image], list[Defect]],
+    boards: Sequence[LabelledBoard],
+    labels: Sequence[str],
+    *,
+    right_by: Callable[[float], bool] = by_coco50,
+) -> dict[str, Hits]:
+    """
+    What *detect* (a detector's) gets right on *boards*, by label; class k of the files is ``labels[k]``.
+
+    Run the detector at a low confidence: what it does not report cannot be weighed. Raises LabelsError for a class that
+    *labels* does not have and for a picture that cannot be read; DetectorError is the detector's.
+    """
+    check_classes(boards, labels)
+    found: list[Marked] = []
+    truths: list[Marked] = []
+    for number, board in enumerate(boards):
+        image = load(board.picture)
+        height_px, width_px = image.shape[:2]
+        found += as_marked(detect(image), number, labels)
+        truths += board.marked(number, height_px=height_px, width_px=width_px)
+    return {label: match(found, truths, class_id=kind, right_by=right_by) for kind, label in enumerate(labels)}
+
+
+def check_classes(boards: Sequence[LabelledBoard], labels: Sequence[str]) -> None:
+    """Raises LabelsError when a board is marked with a class that *labels* does not have."""
+    for board in boards:
+        for row in board.rows:
+            if row.class_id >= len(labels):
+                number = row.class_id + (board.layout is Layout.DEEPPCB)
+                raise LabelsError(
+                    f"{board.name} is labelled with class {number}, but the model knows only {len(labels)} labels "
+                    f"({', '.join(labels)}): these boards are of another model"
+                )
+
+
+def _pictures(root: Path, split: str) -> dict[str, Path]:
+    """Pictures of *split* by their name below ``images``."""
+    images = root / "images"
+    if not images.is_dir():
+        raise LabelsError(f"{images} is no folder: {HINT}")
+    every = {
+        path.relative_to(images).with_suffix("").as_posix(): path
+        for path in sorted(images.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    }
+    if not every:
+        raise LabelsError(f"{images} has no picture: {HINT}")
+    listed = root / f"{split}.txt"
+    if split == "all":
+        return every
+    if listed.is_file():
+        by_stem = {Path(name).name: name for name in every}
+        wanted = [Path(one).stem for one in listed.read_text(errors="replace").split()]
+        if missing := [one for one in wanted if one not in by_stem]:
+            raise LabelsError(f"{listed} names {missing[0]}, which is not in {images}")
+        return {by_stem[one]: every[by_stem[one]] for one in wanted}
+    chosen = {name: path for name, path in every.items() if name.startswith(f"{split}/")}
+    if not chosen:
+        raise LabelsError(f"no part {split!r}: there is neither {listed} nor {images / split}; take all boards instead")
+    return chosen
+
+
+def _lines(file: Path) -> list[list[float]]:
+    found: list[list[float]] = []
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+        words = line.replace(",", " ").split()
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            values = []
+        if words and len(values) != 5:
+            raise LabelsError(f"{file}:{number}: {line[:60]!r} is neither {_layouts()}")
+        if values:
+            found.append(values)
+    return found
+
+
+def _layout(lines: dict[str, list[list[float]]], files: dict[str, Path]) -> Layout:
+    """The one layout that fits every line; without a line both do."""
+    for layout, fits in ((Layout.YOLO, _is_yolo), (Layout.DEEPPCB, _is_deeppcb)):
+        if all(fits(one) for rows in lines.values() for one in rows):
+            return layout
+    for name, rows in lines.items():
+        for one in rows:
+            if not _is_yolo(one) and not _is_deeppcb(one):
+                raise LabelsError(f"{files[name]}: {' '.join(f'{v:g}' for v in one)} is neither {_layouts()}")
+    raise LabelsError(
+        f"the labels of {next(iter(files.values())).parent} are of two kinds, {_layouts('and')}: part them"
+    )
+
+
+def _layouts(word: str = "nor") -> str:
+    return f"YOLO's ({Layout.YOLO.value}) {word} DeepPCB's ({Layout.DEEPPCB.value})"
+
+
+def _is_yolo(row: list[float]) -> bool:
+    return row[0] >= 0 and row[0].is_integer() and all(0 <= one <= 1 for one in row[1:]) and row[3] > 0 and row[4] > 0
+
+
+def _is_deeppcb(row: list[float]) -> bool:
+    x1, y1, x2, y2, kind = row
+    return 0 <= x1 < x2 and 0 <= y1 < y2 and kind >= 1 and kind.is_integer()
+
+
+def _row(values: list[float], layout: Layout) -> Row:
+    match layout:
+        case Layout.YOLO:
+            kind, x, y, width, height = values
+            return Row(int(kind), x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        case Layout.DEEPPCB:
+            x1, y1, x2, y2, kind = values
+            return Row(int(kind) - 1, x1, y1, x2, y2)

@@ -1,0 +1,185 @@
+"""Which model a station starts with: the configured one, tested on boards it knows, or the last one that was good."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from station.config import Settings
+from station.detectors import selftest
+from station.detectors.pt import WARNING, Agreement, agreement, convert
+from station.detectors.store import BUNDLED, STORE, Good, ModelFile, ModelStore, find_model
+from station.errors import ConfigError, DetectorError, ModelError
+from station.parts import build_detector, lowest_threshold, model_store
+from station.picture import decode
+from station.types import Defect, Detector
+
+log = structlog.get_logger(__name__)
+
+LOWEST = 0.001  # a confidence that hides nothing
+
+OnProgress = Callable[[str], object]
+
+
+class ModelDetector(Detector, Protocol):
+    """A detector that knows its labels before it has seen a board, and what to say of itself in one line."""
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A detector that has passed its self-test; *fallback*: why it is not of the configured model, or None."""
+
+    detector: ModelDetector
+    fallback: str | None = None
+
+
+def ready_detector(settings: Settings, *, on_progress: OnProgress) -> Ready:
+    """
+    The configured model, or the last good one in its place. A .pt is converted first, where it was not before.
+
+    Only a model that knows every label of the one that it stands in for may do so: it would pass the rest. One that is
+    configured as a file has nobody behind it. Raises ModelError when none can be used, ConfigError without a template
+    for one that needs it.
+    """
+    store, wanted = model_store(settings), settings.detector.model
+    try:
+        file = configured_model(settings, store, on_progress=on_progress)
+        detector = tested_detector(settings, file, store)
+    except ModelError as error:
+        stand_in = None if _is_file(wanted) else _stand_in(settings, store)
+        if stand_in is None:
+            raise
+        good, detector = stand_in
+        why = f"{error}: {good.name} judges in its place; choose one with station model use, and restart"
+        log.error("model gave way to the last good one", wanted=wanted, model=good.name, reason=str(error))
+        return Ready(detector, why)
+    if file.sha256 is not None and not _is_file(wanted):
+        _remember(store, Good(file.name, file.sha256, detector.labels))
+    return Ready(detector)
+
+
+def configured_model(settings: Settings, store: ModelStore, *, on_progress: OnProgress) -> ModelFile:
+    """What ``[detector] model`` names; a .pt that was not converted before is converted now. Raises ModelError."""
+    pt = Path(settings.detector.model)
+    if pt.suffix == ".pt" and pt.is_file() and store.converted(pt) is None:
+        log.warning("converting a .pt, once", file=str(pt), beware=WARNING)
+        with tempfile.TemporaryDirectory(prefix="station-pt-") as folder:
+            onnx, agreed = onnx_of(
+                pt, Path(folder), settings, pictures=selftest.sample_pictures(), on_progress=on_progress
+            )
+            kept = store.keep_converted(pt, onnx)
+        log.info("converted", file=str(pt), compared=agreed.compared, score_difference=agreed.largest_score_difference)
+        return kept
+    return find_model(settings.detector.model, store=store)
+
+
+def onnx_of(
+    pt: Path, folder: Path, settings: Settings, *, pictures: Sequence[Path], on_progress: OnProgress
+) -> tuple[Path, Agreement]:
+    """*pt* as ONNX in *folder*, which agrees with the original on *pictures*. Raises ModelError."""
+    made = convert(pt, folder, pictures=pictures, on_progress=on_progress)
+    on_progress("comparing with the original")
+    detector = build_detector(seeing_all(settings), ModelFile(made.onnx, pt.stem, None))
+
+    def detect(picture: Path) -> list[Defect]:
+        image = decode(picture.read_bytes())
+        try:
+            return [] if image is None else detector.detect(image)
+        except DetectorError as error:
+            raise ModelError(f"{pt} cannot be converted: the ONNX fails on a board: {error}") from None
+
+    return made.onnx, agreement(made.told, detect)
+
+
+def tested_detector(settings: Settings, file: ModelFile, store: ModelStore) -> ModelDetector:
+    """*file* loaded, and tested on some of the boards that it must know. Raises ModelError, ConfigError."""
+    detector = build_detector(settings, file)
+    if selftest.compares(detector) and settings.recipe.template is None:  # no board could be judged
+        raise ConfigError(
+            f"the model {file.name} compares each board with its template: set [recipe] template to the picture of a "
+            "defect-free board"
+        )
+    run_self_test(detector, file, store, floor=floor_of(settings), most=selftest.AT_START)
+    return detector
+
+
+def run_self_test(
+    detector: Detector, file: ModelFile, store: ModelStore, *, floor: float, most: int | None = None
+) -> int:
+    """Tests *detector* on the first *most* boards locked for *file*; returns how many told. Raises ModelError."""
+    if file.name == BUNDLED:
+        boards = selftest.shipped_boards()[:most]
+        return selftest.self_test(detector, boards, card=None, floor=floor, read=selftest.read_shipped)
+    if file.path.parent.parent != store.folder or file.path.parent.name != file.name:
+        return 0  # a file of the operator's: it came without boards
+    card = store.card(file.name)
+    return selftest.self_test(
+        detector,
+        card.boards[:most],
+        card=card,
+        floor=floor,
+        read=lambda picture, sha256: store.picture(file.name, picture, sha256),
+    )
+
+
+def floor_of(settings: Settings) -> float:
+    """The confidence that a detector of these settings is built with."""
+    return min(settings.detector.confidence, lowest_threshold(settings))
+
+
+def seeing_all(settings: Settings) -> Settings:
+    """*settings* with a detector that reports whatever it sees: for comparing and weighing, not for judging."""
+    return settings.model_copy(
+        update={"detector": settings.detector.model_copy(update={"confidence": LOWEST})},
+    )
+
+
+def _stand_in(settings: Settings, store: ModelStore) -> tuple[Good, ModelDetector] | None:
+    """The last good model that still is, other than the configured one, and fit to stand in for it."""
+    good = store.good()
+    try:
+        failed: str | None = store.current() if settings.detector.model == STORE else settings.detector.model
+    except ModelError:  # what was chosen cannot be told any more; the last that ran is as near as we get
+        failed = None
+    needed = _labels_of(failed, good, store) if failed is not None else set()
+    for one in good:
+        if one.name == failed or not needed <= set(one.labels):
+            continue
+        try:
+            return one, tested_detector(settings, find_model(one.name, store=store), store)
+        except (ModelError, ConfigError) as error:
+            log.warning("model is not good any more", model=one.name, reason=str(error))
+    return None
+
+
+def _labels_of(name: str, good: Sequence[Good], store: ModelStore) -> set[str]:
+    """The labels of a model that is in trouble, as far as anybody still knows them."""
+    remembered = next((one.labels for one in good if one.name == name), None)
+    if remembered is not None:
+        return set(remembered)
+    try:
+        return set(store.card(name).labels)
+    except ModelError:
+        return set()
+
+
+def _remember(store: ModelStore, good: Good) -> None:
+    try:
+        store.remember(good)
+    except ModelError as error:  # it judges all the same; only the next start would not know of it
+        log.warning("a good model is not remembered", model=good.name, reason=str(error))
+
+
+def _is_file(wanted: str) -> bool:
+    return Path(wanted).suffix in {".onnx", ".pt"} or "/" in wanted

@@ -1,0 +1,137 @@
+"""``station backup`` and ``restore``: onto an empty machine, and it inspects a board."""
+
+from __future__ import annotations
+
+import sqlite3
+import tarfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from station.commands.backup import restore
+from station.errors import BackupError, ConfigError
+from station.parts import lock_folder
+from tests.daemon import Daemon, drop, encoded, picture
+from tests.waiting import until
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def put_back(archive: Path, machine: Path, *, force: bool = False) -> None:
+    config, data_dir = machine / "etc" / "station.toml", machine / "data"
+    restore(archive, config=config, data_dir=data_dir, force=force, console=quiet())
+
+
+def ledger_uuid(data_dir: Path) -> str:
+    with closing(sqlite3.connect(data_dir / "ledger.db")) as db:
+        return str(db.execute("SELECT value FROM meta WHERE key = 'uuid'").fetchone()[0])
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """The backup of a station that has inspected one board with a model of its store, made while it runs."""
+    with Daemon(tmp_path / "old") as old:
+        old.configure({"detector": {"model": "store", "backend": "onnxruntime"}, "mqtt": {"username": "aoi"}})
+        assert old.call("model", "import", str(old.folder / "tiny.onnx"), "--name", "line-3").returncode == 0
+        assert old.call("model", "use", "line-3").returncode == 0
+        old.start()
+        drop(old.inbox, "board.png", encoded(picture(1)))
+        until(lambda: old.files("done"), what="the board")
+        target = tmp_path / "aoi-1.tar.gz"
+        done = old.call("backup", str(target))
+        assert done.returncode == 0, done.stderr
+        assert "left out: the broker's password" in done.stdout
+        again = old.call("backup", str(target))
+        assert (again.returncode, "--force" in again.stderr) == (1, True)
+    return target
+
+
+def test_a_backup_restored_onto_an_empty_machine_inspects_a_board(tmp_path: Path, archive: Path) -> None:
+    assert archive.stat().st_mode & 0o777 == 0o600
+    with Daemon(tmp_path / "new") as new:
+        config = new.config.read_text()
+        new.config.unlink()
+        done = new.call("restore", str(archive), "--data-dir", str(new.data_dir))
+        assert done.returncode == 0, done.stderr
+        assert "put back: the broker's password" in done.stdout
+        assert new.config.exists()
+        assert (new.data_dir / "ledger.db").stat().st_mode & 0o777 == 0o600
+        assert ledger_uuid(new.data_dir) != ledger_uuid(tmp_path / "old" / "data")
+        # The machine's own folders and ports; model, ledger and all else are the restored ones.
+        assert 'model = "store"' in new.config.read_text()
+        new.config.write_text(config)
+        new.configure({"detector": {"model": "store", "backend": "onnxruntime"}})
+        new.start()
+        drop(new.inbox, "board.png", encoded(picture(2)))
+        until(lambda: new.files("done"), what="the board")
+        (said,) = new.log("station ready")
+        assert said["model"] == "line-3"
+        new.stop()
+    with closing(sqlite3.connect(new.data_dir / "ledger.db")) as db:
+        rows = db.execute("SELECT seq, verdict FROM inspections ORDER BY seq").fetchall()
+        owed = db.execute("SELECT count(*) FROM outbox WHERE state = 'owed' AND seq IS NOT NULL").fetchone()[0]
+    assert rows == [(1, "fail"), (2, "fail")]
+    assert owed == 2  # what the old machine owed is owed by the new one
+
+
+def test_what_is_there_is_refused_and_with_force_moved_aside(tmp_path: Path, archive: Path) -> None:
+    machine = tmp_path / "machine"
+    put_back(archive, machine)
+    first = ledger_uuid(machine / "data")
+    with pytest.raises(BackupError, match=r"ledger\.db.*--force"):
+        put_back(archive, machine)
+    assert ledger_uuid(machine / "data") == first
+    put_back(archive, machine, force=True)
+    assert ledger_uuid(machine / "data") != first
+    (aside,) = (machine / "data").glob("replaced-*")
+    assert {one.name for one in aside.iterdir()} == {"ledger.db", "models", "station.toml"}
+    assert ledger_uuid(aside) == first
+
+
+def test_a_damaged_backup_changes_nothing(tmp_path: Path, archive: Path) -> None:
+    machine = tmp_path / "machine"
+    put_back(archive, machine)
+    before = sorted(one for one in machine.rglob("*"))
+    data = bytearray(archive.read_bytes())
+    archive.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(BackupError):
+        put_back(archive, machine, force=True)
+    assert sorted(one for one in machine.rglob("*")) == before
+
+
+def test_a_folder_that_a_station_uses_is_not_restored_into(tmp_path: Path, archive: Path) -> None:
+    machine = tmp_path / "machine"
+    (machine / "data").mkdir(parents=True)
+    with lock_folder(machine / "data"), pytest.raises(ConfigError, match="another station"):
+        put_back(archive, machine)
+    assert not (machine / "etc" / "station.toml").exists()
+
+
+def test_no_secret_is_in_a_backup_unless_it_is_asked_for(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "old") as old:
+        password = old.folder / "password"
+        password.write_text("hush")
+        old.configure({"mqtt": {"username": "aoi", "password_file": str(password)}})
+        assert old.call("backup", "plain.tar.gz").returncode == 0
+        assert old.call("backup", "secret.tar.gz", "--secrets").returncode == 0
+    with tarfile.open(old.folder / "plain.tar.gz") as plain, tarfile.open(old.folder / "secret.tar.gz") as secret:
+        assert set(secret.getnames()) - set(plain.getnames()) == {"files/mqtt.password_file"}
+        assert "files/detector.model" in plain.getnames()  # a model that is configured as a file belongs to it
+
+
+def test_a_file_that_belongs_elsewhere_is_not_written_there(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with Daemon(tmp_path / "old") as old:
+        model = (old.folder / "tiny.onnx").rename(elsewhere / "tiny.onnx")
+        old.configure({"detector": {"model": str(model)}})
+        assert old.call("backup", "b.tar.gz").returncode == 0
+    model.unlink()
+    machine = tmp_path / "machine"
+    put_back(old.folder / "b.tar.gz", machine)
+    assert not model.exists()
+    assert (machine / "data" / "restored" / "tiny.onnx").exists()

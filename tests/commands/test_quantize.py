@@ -1,0 +1,126 @@
+"""``station model quantize``: kept where it sees what the original sees, refused where it does not."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+
+from station.commands.model import import_model
+from station.commands.quantize import quantize_model
+from station.config import Settings
+from station.detectors.store import ModelStore
+from station.errors import LabelsError, ModelError
+from tests.daemon import picture
+from tests.detectors.models import NAMES, save
+
+
+def convolving(path: Path) -> Path:
+    """An end-to-end network with a convolution: one "open" at a fixed place, as sure as the red channel's mean."""
+    weights = np.zeros((1, 3, 1, 1), np.float32)
+    weights[0, 0] = 1.0
+    row: NDArray[np.float32] = np.asarray([[[1, 1, 21, 21, 0, 0]]], np.float32)
+    where = np.zeros((1, 1, 6), np.float32)
+    where[0, 0, 4] = 1.0
+    nodes = [
+        helper.make_node("Conv", ["images", "red"], ["plane"], name="conv"),
+        helper.make_node("Relu", ["plane"], ["light"], name="relu"),
+        helper.make_node("Conv", ["light", "one"], ["same"], name="head"),
+        helper.make_node("ReduceMean", ["same"], ["mean"], name="mean", keepdims=0),
+        helper.make_node("Mul", ["mean", "where"], ["scored"], name="mul"),
+        helper.make_node("Add", ["scored", "row"], ["output0"], name="add"),
+    ]
+    constants = [
+        numpy_helper.from_array(np.repeat(weights, 2, axis=0), "red"),
+        numpy_helper.from_array(np.full((2, 2, 1, 1), 0.5, np.float32), "one"),
+        numpy_helper.from_array(row, "row"),
+        numpy_helper.from_array(where, "where"),
+    ]
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])
+    made = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 1, 6])
+    graph = helper.make_graph(nodes, "test", [given], [made], initializer=constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"task": "detect", "names": NAMES})
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.model_validate(
+        {"station": {"data_dir": tmp_path / "data"}, "detector": {"threads": 1, "backend": "onnxruntime"}}
+    )
+
+
+@pytest.fixture
+def boards(tmp_path: Path) -> Path:
+    folder = tmp_path / "boards"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number in range(12):
+        red = 230 if number < 6 else 0
+        cv2.imwrite(str(folder / "images" / f"b{number:02d}.png"), picture(number, red=red))
+        if red:
+            (folder / "labels" / f"b{number:02d}.txt").write_text(f"0 {11 / 64} {11 / 64} {20 / 64} {20 / 64}\n")
+    return folder
+
+
+def run(settings: Settings, name: str, images: Path, *, max_loss: float | None = None) -> str:
+    console = Console(record=True, width=200, file=io.StringIO())
+    quantize_model(settings, name, images=images, as_name=None, max_loss=max_loss, console=console)
+    return console.export_text()
+
+
+def test_a_copy_that_sees_the_same_is_kept_with_its_figures_and_the_same_self_test(
+    settings: Settings, tmp_path: Path, boards: Path
+) -> None:
+    store, file = ModelStore(settings.station.data_dir / "models"), convolving(tmp_path / "m.onnx")
+    import_model(settings, file, name="m", images=boards, miss_cost=50, trusted=False, console=Console(quiet=True))
+    said = run(settings, "m", boards)
+    assert "mAP (IoU > 0.33) on 12 boards: 1.000 before, 1.000 after" in said
+    card, original = store.card("m-int8"), store.card("m")
+    assert (card.boards, card.thresholds) == (original.boards, original.thresholds)
+    assert (card.facts["quantized_from"], card.facts["after"]) == ("m", 1.0)
+    with pytest.raises(ModelError, match="already"):
+        run(settings, "m", boards)
+
+
+def test_without_labels_the_two_are_compared_with_each_other(settings: Settings, tmp_path: Path, boards: Path) -> None:
+    file = convolving(tmp_path / "m.onnx")
+    import_model(settings, file, name="m", images=None, miss_cost=50, trusted=False, console=Console(quiet=True))
+    assert "agreement with the original on 12 boards: 1.000 before, 1.000 after" in run(
+        settings, "m", boards / "images"
+    )
+
+
+def test_a_copy_that_loses_more_than_is_allowed_is_not_kept(
+    settings: Settings, tmp_path: Path, boards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, file = ModelStore(settings.station.data_dir / "models"), convolving(tmp_path / "m.onnx")
+    import_model(settings, file, name="m", images=None, miss_cost=50, trusted=False, console=Console(quiet=True))
+
+    def blind(_model: Path, out: Path, *, calibration: object) -> None:
+        assert calibration
+        save(out, np.zeros((1, 6, 84), np.float32))
+
+    monkeypatch.setattr("station.commands.quantize.quantize", blind)
+    with pytest.raises(ModelError, match="is not kept: it loses"):
+        run(settings, "m", boards)
+    assert store.names() == ["m"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "../x"])
+def test_a_model_or_folder_that_is_not_there_is_a_clear_error(
+    settings: Settings, tmp_path: Path, boards: Path, name: str
+) -> None:
+    with pytest.raises(ModelError):
+        run(settings, name, boards)
+    with pytest.raises(LabelsError, match="no picture"):
+        run(settings, "pcb-demo", tmp_path / "empty")

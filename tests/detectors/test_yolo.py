@@ -1,0 +1,369 @@
+"""The detector on any network: exact boxes from known outputs, and clear words for a model that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from station.detectors.backends import has_openvino, open_network
+from station.detectors.network import Floats, Network
+from station.detectors.preprocess import Grey
+from station.detectors.yolo import NetworkDetector, Tiling
+from station.errors import DetectorError, ModelError
+from station.types import Box, Image
+from tests.detectors.models import save, save_seeing
+from tests.detectors.outputs import DETR, DETR_FINAL, FINAL, V5, V8, columns, rows
+
+
+class Open(Protocol):
+    def __call__(
+        self, path: Path, *, iou: float = 0.45, sha256: str | None = None, tiling: Tiling | None = None
+    ) -> NetworkDetector: ...
+
+
+NEEDS_OPENVINO = pytest.mark.skipif(not has_openvino(), reason="openvino is not installed")
+
+
+@pytest.fixture(params=["onnxruntime", pytest.param("openvino", marks=NEEDS_OPENVINO)])
+def detector(request: pytest.FixtureRequest) -> Open:
+    """Opens a model with each backend in turn."""
+
+    def opened(
+        path: Path, *, iou: float = 0.45, sha256: str | None = None, tiling: Tiling | None = None
+    ) -> NetworkDetector:
+        network = open_network(path, backend=request.param, threads=1, sha256=sha256)
+        return NetworkDetector(network, name="m", confidence=0.25, iou=iou, tiling=tiling)
+
+    return opened
+
+
+def grey(height: int = 64, width: int = 64) -> Image:
+    return np.full((height, width, 3), 114, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("output", "metadata"),
+    [
+        (V8, {}),
+        (V5, {}),
+        (FINAL, {}),
+        (DETR, {"head": "RTDETRDecoder"}),
+        (DETR, {"description": "Ultralytics rtdetr-l"}),
+        (DETR_FINAL, {"head": "RTDETRDecoder"}),
+    ],
+    ids=["v8", "v5", "end-to-end", "rt-detr", "old-rt-detr", "new-rt-detr"],
+)
+@pytest.mark.parametrize("half", [False, True])
+def test_every_layout_gives_the_same_defects(
+    detector: Open, tmp_path: Path, output: NDArray[np.float32], metadata: dict[str, str], half: bool
+) -> None:
+    found = detector(save(tmp_path / "m.onnx", output, half=half, metadata=metadata)).detect(grey())
+    assert [(one.label, round(one.confidence, 2), one.found_by) for one in found] == [
+        ("short", 0.9, "m"),
+        ("open", 0.7, "m"),
+    ]
+    for one in found:
+        assert (one.box.x, one.box.y, one.box.width, one.box.height) == pytest.approx((15, 26, 10, 8), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (64, 64, (15, 26, 10, 8)),
+        (128, 128, (30, 52, 20, 16)),
+        (32, 32, (7.5, 13, 5, 4)),
+        (64, 128, (30, 52 - 32, 20, 16)),  # 32 x 64 in the middle of 64 x 64: 16 rows of pad above, at half scale
+        (128, 64, (0, 52, 18, 16)),  # begins 2 pixels left of the picture: clipped
+    ],
+)
+def test_boxes_come_back_in_pixels_of_the_original(
+    detector: Open, tmp_path: Path, height: int, width: int, expected: tuple[float, float, float, float]
+) -> None:
+    (found, _) = detector(save(tmp_path / "m.onnx", V8)).detect(grey(height, width))
+    assert (found.box.x, found.box.y, found.box.width, found.box.height) == pytest.approx(expected, abs=0.01)
+
+
+def test_what_lies_in_the_pad_is_no_defect(detector: Open, tmp_path: Path) -> None:
+    above = detector(save(tmp_path / "m.onnx", rows((30, 6, 10, 8, 0.9, 0), (30, 30, 10, 8, 0.8, 0))))
+    assert [round(one.confidence, 1) for one in above.detect(grey(64, 128))] == [0.8]
+
+
+def test_blue_green_red_bytes_reach_the_network_as_red_green_blue_up_to_one(detector: Open, tmp_path: Path) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 2] = 204  # red, in BGR
+    image[..., 0] = 51  # blue
+    (found,) = detector(save_seeing(tmp_path / "m.onnx")).detect(image)
+    assert found.confidence == pytest.approx(0.8, abs=1e-4)
+    assert found.box.x == pytest.approx(2.0, abs=1e-3)
+
+
+def test_each_picture_is_judged_by_its_own_pixels(detector: Open, tmp_path: Path) -> None:
+    seeing = detector(save_seeing(tmp_path / "m.onnx"))
+    for red in (255, 0, 128):
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[..., 2] = red
+        assert [one.confidence for one in seeing.detect(image)] == ([pytest.approx(red / 255, abs=1e-3)] if red else [])
+
+
+def test_a_model_with_open_shapes_is_used_at_the_size_it_was_exported_for(detector: Open, tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "m.onnx",
+        V8,
+        batch="batch",
+        told_size=("height", "width"),
+        told_output=["batch", "rows", "columns"],
+        metadata={"imgsz": "[32, 64]"},
+    )
+    opened = detector(path)
+    assert opened.input_size == (32, 64)
+    assert opened.detect(grey(32, 64))[0].box == Box(15, 26, 10, 6), "clipped to the 32 rows of the picture"
+
+
+def test_a_model_of_any_size_that_does_not_say_which_is_refused(detector: Open, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8, told_size=("height", "width"))
+    with pytest.raises(ModelError, match="any size"):
+        detector(path)
+
+
+def test_an_open_output_that_fits_no_layout_is_refused_at_load(detector: Open, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8, names="{0: 'only'}", told_output=["batch", "rows", "columns"])
+    with pytest.raises(ModelError, match=r"1 x 6 x 4, but with 1 class names"):
+        detector(path)
+
+
+@pytest.mark.parametrize("output", [rows((20, 30, 10, 8, np.nan, 0.1)), rows((20, 30, 10, 8, -3.0, 2.0))])
+def test_a_network_that_answers_no_scores_never_passes_a_board(
+    detector: Open, tmp_path: Path, output: NDArray[np.float32]
+) -> None:
+    found = detector(save(tmp_path / "m.onnx", output))
+    with pytest.raises(DetectorError, match="not from 0 to 1"):
+        found.detect(grey())
+    with pytest.raises(ModelError, match="plain grey picture"):
+        found.warm_up()
+
+
+def test_a_class_without_a_name_is_no_pass(detector: Open, tmp_path: Path) -> None:
+    found = detector(save(tmp_path / "m.onnx", columns((1, 1, 9, 9, 0.9, 7))))
+    with pytest.raises(DetectorError, match="class 7"):
+        found.detect(grey())
+
+
+@pytest.mark.parametrize("image", [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3)), np.zeros((0, 64, 3), np.uint8)])
+def test_what_is_no_colour_picture_is_refused(detector: Open, tmp_path: Path, image: Image) -> None:
+    with pytest.raises(DetectorError, match="not a colour picture"):
+        detector(save(tmp_path / "m.onnx", V8)).detect(image)
+
+
+def refused(detector: Open, path: Path, *, sha256: str | None = None) -> str:
+    """What is said of a model that cannot be used; it names the file."""
+    with pytest.raises(ModelError) as caught:
+        detector(path, sha256=sha256)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "cannot be read"), (b"", "empty"), (b"this is no network", "export it again"), (bytes(999), "export it")],
+)
+def test_a_file_that_is_no_network_says_what_to_do(
+    detector: Open, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    assert words in refused(detector, path)
+
+
+def test_a_file_that_was_cut_off_or_changed_says_what_to_do(detector: Open, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8)
+    assert "is damaged" in refused(detector, path, sha256="0" * 64)
+    path.write_bytes(path.read_bytes()[:200])
+    assert "export it again" in refused(detector, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"names": None}, "no class names"),
+        ({"names": "{}"}, "no class names"),
+        ({"names": "{1: 'a', 2: 'b'}"}, "no class names"),
+        ({"names": "__import__('os').getcwd()"}, "no class names"),
+        ({"names": "(" * 5000}, "no class names"),
+        ({"names": "{0: 'a'}"}, "with 1 class names"),
+        ({"task": "segment"}, "task segment"),
+        ({"task": "pose"}, "task pose"),
+        ({"task": "obb"}, "task obb"),
+        ({"task": "classify"}, "task classify"),
+        ({"metadata": {"head": "RTDETRDecoder"}}, "1 x 300 x 6 (RT-DETR)"),
+        ({"metadata": {"station.input": "stereo"}}, "takes stereo"),
+        ({"inputs": 2}, "not one colour picture"),
+        ({"channels": 1}, "not one colour picture"),
+        ({"batch": 4}, "batch=1"),
+    ],
+)
+def test_a_network_that_is_no_detector_of_ours_says_why(
+    detector: Open, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    assert words in refused(detector, save(tmp_path / "m.onnx", V8, **changes))
+
+
+def test_weights_in_a_second_file_are_refused_since_the_checksum_would_not_cover_them(
+    detector: Open, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "m.onnx", V8)
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="m.data", size_threshold=0)
+    assert "second file" in refused(detector, path)
+
+
+def test_the_right_checksum_is_accepted_and_told(detector: Open, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8)
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert detector(path, sha256=expected).model.sha256 == expected
+
+
+def test_class_names_may_be_a_list(detector: Open, tmp_path: Path) -> None:
+    assert detector(save(tmp_path / "m.onnx", V8, names="['x', 'y']")).labels == ("x", "y")
+
+
+def test_overlapping_boxes_of_one_class_are_one_defect(detector: Open, tmp_path: Path) -> None:
+    found = detector(save(tmp_path / "m.onnx", V8), iou=0.95).detect(grey())
+    assert len(found) == 3, "with a limit that high the second box stays"
+
+
+def test_an_rt_detr_sees_a_picture_stretched_as_in_its_training(detector: Open, tmp_path: Path) -> None:
+    stretching = detector(save(tmp_path / "m.onnx", DETR, metadata={"head": "RTDETRDecoder"}))
+    (found, _) = stretching.detect(grey(32, 128))
+    assert (found.box.x, found.box.y, found.box.width, found.box.height) == pytest.approx((30, 13, 20, 4), abs=0.01)
+
+
+class Still:
+    """A reference whose template lies where the board does."""
+
+    def __init__(self, template: Grey) -> None:
+        self.template = template
+        self.asked = 0
+
+    def register(self, image: Image) -> Still:
+        self.asked += 1
+        return self
+
+
+def paired(path: Path, *, reference: Still | None = None, tiling: Tiling | None = None) -> NetworkDetector:
+    network = open_network(save_seeing(path, metadata={"station.input": "pair"}), backend="onnxruntime", threads=1)
+    return NetworkDetector(network, name="m", confidence=0.25, iou=0.45, reference=reference, tiling=tiling)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 128)])
+def test_a_network_that_compares_sees_board_template_and_difference(tmp_path: Path, height: int, width: int) -> None:
+    still = Still(np.full((height, width), 51, np.uint8))
+    compares = paired(tmp_path / "m.onnx", reference=still)
+    compares.warm_up()
+    (found,) = compares.detect(np.full((height, width, 3), 204, np.uint8))
+    assert still.asked == 1
+    assert "beside the template" in compares.description
+    # The first plane, the board, is its score, and the third one, the difference, says where the box begins: 10 * 0.6.
+    assert found.confidence == pytest.approx(0.8, abs=1e-4)
+    assert found.box.x == pytest.approx(6.0 * width / 64, abs=0.1)
+
+
+def test_a_network_that_compares_judges_nothing_without_a_template(tmp_path: Path) -> None:
+    with pytest.raises(DetectorError, match=r"set \[recipe\] template"):
+        paired(tmp_path / "m.onnx").detect(grey())
+
+
+def test_a_template_of_another_size_is_no_comparison(tmp_path: Path) -> None:
+    with pytest.raises(DetectorError, match=r"the template is \(32, 64\), the picture \(64, 64\)"):
+        paired(tmp_path / "m.onnx", reference=Still(np.zeros((32, 64), np.uint8))).detect(grey())
+
+
+class Counting:
+    """A network that notes how many pictures it is given at a time."""
+
+    def __init__(self, network: Network) -> None:
+        self.path, self.sha256, self.labels = network.path, network.sha256, network.labels
+        self.input, self.output_shape, self.metadata = network.input, network.output_shape, network.metadata
+        self.computed_by = network.computed_by
+        self._network = network
+        self.batches: list[int] = []
+
+    def run(self, tensor: NDArray[np.float32 | np.float16]) -> Floats:
+        self.batches.append(len(tensor))
+        return self._network.run(tensor)
+
+
+def counting(path: Path, tiling: Tiling | None) -> tuple[NetworkDetector, list[int]]:
+    network = Counting(open_network(path, backend="onnxruntime", threads=1))
+    detector = NetworkDetector(network, name="m", confidence=0.25, iou=0.45, tiling=tiling)
+    network.batches.clear()
+    return detector, network.batches
+
+
+def test_a_big_picture_is_cut_and_each_tile_is_judged_by_its_own_pixels(detector: Open, tmp_path: Path) -> None:
+    tiled = detector(save_seeing(tmp_path / "m.onnx"), tiling=Tiling())
+    image = np.zeros((64, 160, 3), np.uint8)
+    image[:, 96:, 2] = 255  # the last of four tiles, from 0, 32, 64 and 96 on, sees red only, the one before it half
+    assert [round(one.confidence, 2) for one in tiled.detect(image)] == [1.0, 0.5]
+    assert [one.box for one in tiled.detect(image)] == [Box(96, 0, 20, 20), Box(64, 0, 20, 20)]
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(1, [1] * 9), ("batch", [4, 4, 1])])
+def test_tiles_are_judged_in_batches_of_no_more_than_four(
+    tmp_path: Path, batch: int | str, expected: list[int]
+) -> None:
+    tiled, batches = counting(save_seeing(tmp_path / "m.onnx", batch=batch), Tiling())
+    image = np.random.default_rng(1).integers(100, 256, (128, 128, 3)).astype(np.uint8)
+    found = tiled.detect(image)
+    assert batches == expected
+    single, _ = counting(save_seeing(tmp_path / "one.onnx"), Tiling())
+    assert found == single.detect(image)
+    assert found
+
+
+@pytest.mark.parametrize("tiling", [None, Tiling(size_px=128)])
+def test_a_picture_is_not_cut_where_that_is_off_or_it_is_no_larger_than_a_tile(
+    tmp_path: Path, tiling: Tiling | None
+) -> None:
+    whole, batches = counting(save_seeing(tmp_path / "m.onnx"), tiling)
+    (found,) = whole.detect(np.full((128, 128, 3), 255, np.uint8))
+    assert batches == [1]
+    assert found.box == Box(20, 0, 20, 40)
+
+
+def test_a_picture_hardly_larger_than_the_network_is_scaled_to_fit(tmp_path: Path) -> None:
+    whole, batches = counting(save_seeing(tmp_path / "m.onnx"), Tiling())
+    whole.detect(np.full((70, 70, 3), 255, np.uint8))
+    assert batches == [1]
+
+
+def test_tiles_of_a_network_that_compares_are_cut_from_all_planes(tmp_path: Path) -> None:
+    still = Still(np.full((64, 160), 255, np.uint8))
+    compares = paired(tmp_path / "m.onnx", reference=still, tiling=Tiling())
+    image = np.full((64, 160, 3), 255, np.uint8)
+    image[:, :64] = 0
+    # x1 is ten times the difference: only the tiles with black have one, and only those with white are sure enough.
+    found = {round(one.box.x): round(one.confidence, 2) for one in compares.detect(image)}
+    assert found[96] == 1.0
+    assert found[32 + 5] == 0.5
+    assert still.asked == 1
+
+
+def test_an_overlap_that_the_tiles_cannot_have_is_refused(detector: Open, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="64 x 64 pixels can overlap by 32 to 32 pixels, not by 40"):
+        detector(save(tmp_path / "m.onnx", V8), tiling=Tiling(overlap_px=40))
+
+
+def test_pictures_of_changing_sizes_are_each_cut_anew(tmp_path: Path) -> None:
+    tiled, batches = counting(save_seeing(tmp_path / "m.onnx"), Tiling())
+    for size, tiles in (((64, 128), 3), ((128, 64), 3), ((64, 64), 1), ((64, 128), 3)):
+        batches.clear()
+        found = tiled.detect(np.full((*size, 3), 255, np.uint8))
+        assert len(batches) == tiles
+        assert max(one.box.y + one.box.height for one in found) <= size[0]
