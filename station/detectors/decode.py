@@ -84,9 +84,10 @@ def decode(
     """
     What *output* (of one picture, in *layout*) finds at or above *confidence*, best first, at most 300.
 
-    Of boxes of one class that overlap by more than *iou* the best stays, except for end-to-end networks and RT-DETR,
-    which have done that themselves. *input_size*: the network's, (height, width) in pixels. Raises DetectorError for
-    numbers that are no scores or no boxes: to find nothing is a pass.
+    A box that reaches it in two classes is found twice: which of them counts is the recipe's to say. Of boxes of one
+    class that overlap by more than *iou* the best stays, except for end-to-end networks and RT-DETR, which have done
+    that themselves. *input_size*: the network's, (height, width) in pixels. Raises DetectorError for numbers that are
+    no scores or no boxes: to find nothing is a pass.
     """
     if output.size == 0:
         return []
@@ -97,14 +98,14 @@ def decode(
             best = scores_by_class.max(axis=0)
             kept = _at_least(confidence, best)
             boxes = output[0, :4, kept]  # kept x 4: numpy puts the index array first
-            return _suppressed(boxes, best[kept], scores_by_class[:, kept].argmax(axis=0), iou=iou)
+            return _suppressed(*_labelled(boxes, scores_by_class[:, kept].T, confidence), iou=iou)
         case Layout.COLUMNS:
             _check(output[0, :, 4:], output[0, :, :4])
             rows = output[0, _at_least(confidence, output[0, :, 4])]  # a score cannot be above its objectness
             scores_by_class = rows[:, 5:] * rows[:, 4:5]
             best = scores_by_class.max(axis=1, initial=0.0)
             kept = _at_least(confidence, best)
-            return _suppressed(rows[kept, :4], best[kept], scores_by_class[kept].argmax(axis=1), iou=iou)
+            return _suppressed(*_labelled(rows[kept, :4], scores_by_class[kept], confidence), iou=iou)
         case Layout.FINAL:
             _check(output[0, :, 4], output[0, :, [0, 1, 2, 3, 5]])
             rows = _best_rows(output[0], confidence)
@@ -116,14 +117,24 @@ def decode(
             _check(scores_by_class, output[0, :, :4])
             best = scores_by_class.max(axis=1)
             kept = _at_least(confidence, best)
-            kept = kept[np.argsort(-best[kept], kind="stable")][:MAX_DETECTIONS]
-            corners = _corners(_in_pixels(output[0, kept, :4], input_size))
-            return _listed(corners, best[kept], scores_by_class[kept].argmax(axis=1))
+            boxes, scores, classes = _labelled(output[0, kept, :4], scores_by_class[kept], confidence)
+            order = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
+            return _listed(_corners(_in_pixels(boxes[order], input_size)), scores[order], classes[order])
         case Layout.DETR_FINAL:
             _check(output[0, :, 4], output[0, :, [0, 1, 2, 3, 5]])
             rows = _best_rows(output[0], confidence)
             corners = _corners(_in_pixels(rows[:, :4], input_size))
             return _listed(corners, rows[:, 4], np.rint(rows[:, 5]).astype(np.int64))
+
+
+def _labelled(boxes: Floats, scores_by_class: Floats, confidence: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """
+    A candidate for every class that a box reaches *confidence* in; *boxes*: n x 4, *scores_by_class*: n x C.
+
+    The best class alone would hide the second, which may be the one whose threshold in the recipe is the lower.
+    """
+    places, classes = np.nonzero((scores_by_class >= confidence) & (scores_by_class > 0))
+    return boxes[places], scores_by_class[places, classes], classes
 
 
 def _grid_rows(input_size: tuple[int, int]) -> frozenset[int]:

@@ -144,6 +144,21 @@ def test_suppression_is_by_more_than_the_limit_and_within_a_class() -> None:
     assert len(decoded(rows((10, 10, 10, 10, 0.9, 0), (15, 10, 10, 10, 0, 0.8)), iou=0.33)) == 2
 
 
+@pytest.mark.parametrize(
+    ("output", "layout"),
+    [
+        (rows((10, 10, 10, 10, 0.6, 0.5)), Layout.ROWS),
+        (columns((10, 10, 10, 10, 1, 0.6, 0.5)), Layout.COLUMNS),
+        (np.array([[[0.1, 0.1, 0.1, 0.1, 0.6, 0.5]]], np.float32), Layout.DETR),
+    ],
+    ids=["v8", "v5", "detr"],
+)
+def test_a_box_is_found_in_every_class_that_it_reaches_since_each_has_its_own_threshold(
+    output: Output, layout: Layout
+) -> None:
+    assert [(one.class_id, round(one.score, 3)) for one in decoded(output, layout)] == [(0, 0.6), (1, 0.5)]
+
+
 def test_what_is_suppressed_suppresses_nothing() -> None:
     # A chain: the middle one goes for the first's sake, and so the third, which only the middle one overlaps, stays.
     chain = rows((10, 10, 10, 10, 0.9, 0), (14, 10, 10, 10, 0.8, 0), (18, 10, 10, 10, 0.7, 0))
