@@ -3,8 +3,7 @@ What a bare board looks like from the other side: negatives, turned boards and s
 
 A binary picture of a board has a twin in which copper and gap have changed places. Every class has its twin too: an
 open is a short of the gap, a mousebite is a spur of it, a pin-hole is a piece of copper in it. Learning from both
-halves what a network can know by heart of one family of layouts. For a pair there is a second way to the twin: board
-and template change places, and what was missing is too much.
+halves what a network can know by heart of one family of layouts.
 """
 
 from __future__ import annotations
@@ -53,17 +52,14 @@ class Transposed:
 
 class Paired:
     """
-    A pair (``deeppcb.pair``) as another line would see it: swapped, etched more or less, registered worse.
+    A pair (``deeppcb.pair``) as another line would see it: etched more or less, registered worse.
 
     The difference is worked out anew at the end, as the station does it: it belongs to what the pair has become.
     """
 
     def __call__(self, labels: dict[str, Any]) -> dict[str, Any]:
         _, template, board = cv2.split(labels["img"])
-        if random.random() < 0.5:  # noqa: S311  # ultralytics seeds this generator
-            board, template = template, board
-            labels["cls"] = TWIN[labels["cls"].astype(int)]
-        kind = random.random()  # noqa: S311  # as above
+        kind = random.random()  # noqa: S311  # ultralytics seeds this generator
         if kind < 0.7:
             template = registered_badly(template)
         if kind < 0.15:

@@ -9,6 +9,7 @@ labelled DeepPCB in 97 of 100.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import cv2
@@ -96,16 +97,33 @@ def _stroke(solid: Mask, taken: Mask, random: np.random.Generator, *, names: dic
 
 
 def _blob(shape: tuple[int, ...], x: int, y: int, random: np.random.Generator) -> Mask:
-    """A scribble of a few strokes about (x, y), 6 to 45 px across, or a filled ellipse."""
+    """Something about (x, y), 4 to 90 px across: a patch, a scribble, a chain of dots or a stroke that tapers off."""
     mask = np.zeros(shape, np.uint8)
-    reach = float(random.uniform(3, 16))
-    if random.random() < 0.35:
-        axes = (int(max(2, reach * random.uniform(0.4, 1))), int(max(2, reach * random.uniform(0.3, 0.8))))
+    reach = float(
+        random.choice([random.uniform(3, 9), random.uniform(8, 18), random.uniform(14, 32)], p=[0.4, 0.4, 0.2])
+    )
+    kind = random.random()
+    if kind < 0.3:
+        axes = (int(max(2, reach * random.uniform(0.5, 1))), int(max(2, reach * random.uniform(0.3, 1))))
         cv2.ellipse(mask, (x, y), axes, float(random.uniform(0, 180)), 0, 360, 255, -1)
         return mask
-    points = np.cumsum(random.normal(0, reach * 0.6, (int(random.integers(2, 6)), 2)), axis=0)
-    points += (x, y) - points.mean(axis=0)
-    cv2.polylines(mask, [np.round(points).astype(np.int32)], False, 255, int(random.integers(2, 9)))
+    points = np.cumsum(random.normal(0, reach * 0.6, (int(random.integers(2, 7)), 2)), axis=0)
+    points = np.round(points - points.mean(axis=0) + np.array([x, y])).astype(np.int32)
+    if kind < 0.45:
+        cv2.fillPoly(mask, [cv2.convexHull(points)], 255)
+        cv2.polylines(mask, [points], False, 255, int(random.integers(1, 4)))
+    elif kind < 0.75:
+        cv2.polylines(mask, [points], False, 255, int(random.integers(2, 11)))
+    elif kind < 0.9:
+        cv2.polylines(mask, [points], False, 255, 1)
+        for start, end in itertools.pairwise(points):
+            for share in np.arange(0, 1, 4 / max(4.0, float(np.linalg.norm(end - start)))):
+                cv2.drawMarker(mask, tuple(map(int, start + share * (end - start))), 255, cv2.MARKER_CROSS, 5, 2)
+    else:
+        ends = (points[0], points[-1])
+        for share in np.linspace(0, 1, 24):
+            place = ends[0] + share * (ends[1] - ends[0])
+            cv2.circle(mask, tuple(map(int, place)), int(1 + (1 - share) * min(8.0, reach / 2)), 255, -1)
     return mask
 
 
@@ -130,7 +148,9 @@ def _bridge(solid: Mask, x: int, y: int, random: np.random.Generator) -> Mask | 
     bend = random.normal(0, min(4.0, length / 12), 5)
     points = np.stack([x + way * away[0] - bend * away[1], y + way * away[1] + bend * away[0]], axis=1)
     mask = np.zeros_like(solid)
-    cv2.polylines(mask, [np.round(points).astype(np.int32)], False, 255, int(random.integers(2, 13)))
+    for _ in range(int(random.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
+        beside = random.normal(0, 4.0, (1, 2)) if mask.any() else np.zeros((1, 2))
+        cv2.polylines(mask, [np.round(points + beside).astype(np.int32)], False, 255, int(random.integers(1, 14)))
     return mask
 
 

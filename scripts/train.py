@@ -145,16 +145,16 @@ def lay_down(root: Path, images: Path, name: str, *, board: str, pairs: bool) ->
 
 
 def lay_down_synthetic(root: Path, names: list[str], images: Path, labels: Path) -> None:
-    """As many boards again, with drawn defects, half of them on layouts made of two."""
+    """Twice as many boards again, with drawn defects, more than half of them on layouts made of two."""
     random = np.random.default_rng(0)
-    for name in track(names, description="drawing defects"):
+    for number, name in enumerate(track([*names, *names], description="drawing defects")):
         one, other = (
             deeppcb.grey(root / "templates" / f"{each}.jpg") for each in (name, names[int(random.integers(len(names)))])
         )
         template = synthetic.layout(one, other, random)
         board, found = synthetic.defective(template, random, defects=int(random.integers(3, 14)))
-        cv2.imwrite(str(images / f"{name}-drawn.png"), deeppcb.pair(board, template))
-        (labels / f"{name}-drawn.txt").write_text(deeppcb.to_yolo(found))
+        cv2.imwrite(str(images / f"{name}-drawn{number}.png"), deeppcb.pair(board, template))
+        (labels / f"{name}-drawn{number}.txt").write_text(deeppcb.to_yolo(found))
 
 
 def architecture(out: Path) -> str:
