@@ -1,5 +1,5 @@
 """
-Writes the figures of the bundled model into its card, from what scripts/evaluate.py measured.
+Writes the figures of a shipped model into its card, from what scripts/evaluate.py measured.
 
     python scripts/evaluate.py --data DIR/deeppcb --json figures.json && python scripts/card.py figures.json
 """
@@ -18,10 +18,11 @@ BEGIN, END = "<!-- figures: written by scripts/card.py -->\n", "<!-- end of figu
 
 def main() -> None:
     figures: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
-    (ASSETS / "pcb-demo.json").write_text(
+    name = figures["model"]["name"]
+    (ASSETS / f"{name}.json").write_text(
         json.dumps({"sha256": figures["model"]["sha256"], "figures": figures}, indent=2) + "\n"
     )
-    card = ASSETS / "pcb-demo.md"
+    card = ASSETS / f"{name}.md"
     before, _, rest = card.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     card.write_text(before + BEGIN + table(figures) + END + after)

@@ -13,7 +13,7 @@ import structlog
 from station.config import Settings
 from station.detectors import selftest
 from station.detectors.pt import WARNING, Agreement, agreement, convert
-from station.detectors.store import BUNDLED, STORE, Good, ModelFile, ModelStore, find_model
+from station.detectors.store import SHIPPED, STORE, Good, ModelFile, ModelStore, find_model
 from station.errors import ConfigError, DetectorError, ModelError
 from station.parts import build_detector, lowest_threshold, model_store
 from station.picture import decode
@@ -118,8 +118,8 @@ def run_self_test(
     detector: Detector, file: ModelFile, store: ModelStore, *, floor: float, most: int | None = None
 ) -> int:
     """Tests *detector* on the first *most* boards locked for *file*; returns how many told. Raises ModelError."""
-    if file.name == BUNDLED:
-        boards = selftest.shipped_boards()[:most]
+    if file.name in SHIPPED:
+        boards = selftest.shipped_boards(compared=selftest.compares(detector))[:most]
         return selftest.self_test(detector, boards, card=None, floor=floor, read=selftest.read_shipped)
     if file.path.parent.parent != store.folder or file.path.parent.name != file.name:
         return 0  # a file of the operator's: it came without boards

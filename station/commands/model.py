@@ -23,7 +23,7 @@ from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
 from station.detectors.pt import WARNING
 from station.detectors.selftest import Locked, lock
-from station.detectors.store import BUNDLED, STORE, ModelFile, check_name, find_model
+from station.detectors.store import SHIPPED, STORE, ModelFile, check_name, find_model
 from station.detectors.yolo import NetworkDetector
 from station.errors import ModelError
 from station.events import utc_text
@@ -107,9 +107,9 @@ def list_models(settings: Settings, console: Console) -> None:
         console.print(f"station: {error}", style="red", markup=False)
         current = None
     table = Table("", Column("model", no_wrap=True), "labels", "input", "ms", "self-test", "imported", "sha256")
-    bundled, damaged = find_model(BUNDLED), list[str]()
-    boards = f"{len(selftest.shipped_boards())} boards"
-    table.add_row(_mark(current, BUNDLED), BUNDLED, "", "", "", boards, "ships", (bundled.sha256 or "")[:8])
+    damaged = list[str]()
+    for name in SHIPPED:
+        table.add_row(_mark(current, name), name, "", "", "", "samples", "ships", (find_model(name).sha256 or "")[:8])
     for name in store.names():
         try:
             card = store.card(name)

@@ -20,6 +20,7 @@ from station.picture import decode
 from station.types import Defect, Detector, Image
 
 PASS, FAIL = "pass", "fail"
+PAIR = ("fail-open-44000062.jpg", "pass-template-44000062.jpg")  # of the samples: a board and its template
 LOCKED = 12  # boards, half of them bad where there are enough: a start looks at four of them, ``verify`` at all
 AT_START = 4
 # How far from its threshold the strongest defect of a board must lie to be locked: between onnxruntime, OpenVINO and an
@@ -139,8 +140,18 @@ def self_test(detector: Detector, boards: Sequence[KnownBoard], *, card: Card | 
     return told
 
 
-def shipped_boards() -> tuple[KnownBoard, ...]:
-    """The self-test of the bundled model: the samples that a station ships with, but for the one that is cut off."""
+def shipped_boards(*, compared: bool) -> tuple[KnownBoard, ...]:
+    """
+    The self-test of a shipped model: the samples that a station ships with, but for the one that is cut off.
+
+    *compared*: with a template, for a model that takes one; of the samples one board has its own.
+    """
+    if compared:
+        board, template = PAIR
+        return (
+            KnownBoard(board, "", FAIL, "any", 1.0, template=template),
+            KnownBoard(template, "", PASS, None, 1.0, template=template),
+        )
     good, bad = (sorted(one.name for one in SAMPLES.glob(f"{verdict}-*")) for verdict in (PASS, FAIL))
     names = _alternating(bad, good)
     # Their confidence is not noted: 1.0 keeps them in at any floor that a station can be run with.

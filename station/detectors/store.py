@@ -26,6 +26,7 @@ from station.disk import sync_directory
 from station.errors import ModelError
 
 BUNDLED = "pcb-demo"
+SHIPPED = (BUNDLED, "pcb-pair")  # the second compares each board with its template
 STORE = "store"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 REMEMBERED = 10  # earlier choices, and models that ran well
@@ -72,7 +73,7 @@ class ModelStore:
     def card(self, name: str) -> Card:
         """The card of *name*. Raises ModelError when there is no such model or its card is damaged."""
         if name not in self.names():
-            known = ", ".join([*self.names(), BUNDLED])
+            known = ", ".join([*self.names(), *SHIPPED])
             raise ModelError(f"there is no model {name} in {self.folder}, but: {known}")
         return read_card(self.folder / name / "card.json")
 
@@ -125,7 +126,7 @@ class ModelStore:
 
     def use(self, name: str) -> None:
         """From the next start on, *name*. Atomic: after a crash the old choice holds, or this. Raises ModelError."""
-        if name != BUNDLED:
+        if name not in SHIPPED:
             self.card(name)
         before = [one for one in self._choices(damaged_is_none=True) if one != name]
         self._write("current.json", {"use": [name, *before][:REMEMBERED]})
@@ -224,15 +225,15 @@ class ModelStore:
 
 def find_model(wanted: str, *, store: ModelStore | None = None, assets: Path = ASSETS) -> ModelFile:
     """
-    *wanted* as ``[detector] model`` has it: ``store`` (what ``use`` chose), ``pcb-demo``, a file, or a name in *store*.
+    *wanted* as ``[detector] model`` has it: ``store`` (what ``use`` chose), a shipped one, a file, or one in *store*.
 
     A file is what ends in .onnx or .pt or has a / in it; of a .pt, what it was converted to before. Raises ModelError
     saying what would be accepted.
     """
     if wanted == STORE:
         wanted = BUNDLED if store is None else store.current()
-    if wanted == BUNDLED:
-        return ModelFile(assets / f"{BUNDLED}.onnx", BUNDLED, _pinned(assets / f"{BUNDLED}.json"))
+    if wanted in SHIPPED:
+        return ModelFile(assets / f"{wanted}.onnx", wanted, _pinned(assets / f"{wanted}.json"))
     path = Path(wanted)
     if path.suffix == ".pt":
         return _converted(path, store)
@@ -242,7 +243,7 @@ def find_model(wanted: str, *, store: ModelStore | None = None, assets: Path = A
         raise ModelError(f"[detector] model = {wanted}: there is no such file")
     names = [] if store is None else store.names()
     if store is None or wanted not in names:
-        known = ", ".join([BUNDLED, *names])
+        known = ", ".join([*SHIPPED, *names])
         raise ModelError(f"[detector] model = {wanted}: neither {known}, nor an .onnx or .pt file that is there")
     return store.file(wanted)
 
@@ -251,7 +252,7 @@ def check_name(name: str) -> None:
     """Raises ModelError for what cannot be a model's name in the store: it becomes a folder, and a word in events."""
     if not NAME.fullmatch(name) or Path(name).suffix in {".onnx", ".pt"}:
         raise ModelError(f"{name!r} is no name for a model: letters, digits, . _ - (64 at most), not .onnx or .pt")
-    if name in {BUNDLED, STORE}:
+    if name in {*SHIPPED, STORE}:
         raise ModelError(f"the name {name} is taken by the station itself: choose another with --name")
 
 

@@ -64,7 +64,7 @@ def test_a_file_is_named_by_its_stem(tmp_path: Path) -> None:
         ("best.pt", "no such file"),
         ("best.onnx", "no such file"),
         ("./line", "no such file"),
-        ("line", "pcb-demo, a, b"),
+        ("line", "pcb-demo, pcb-pair, a, b"),
     ],
 )
 def test_a_model_that_is_not_there_says_what_would_be_accepted(filled: ModelStore, wanted: str, words: str) -> None:
@@ -124,7 +124,7 @@ def test_a_model_that_is_not_there_cannot_be_chosen(filled: ModelStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "../x", "a/b", "/etc", "x y", "a.onnx", "a.pt", "-a", "pcb-demo", "store"]
+    "name", ["", ".", "..", "../x", "a/b", "/etc", "x y", "a.onnx", "a.pt", "-a", "pcb-demo", "pcb-pair", "store"]
 )
 def test_a_name_that_could_be_a_path_or_the_stations_own_is_refused(
     store: ModelStore, tmp_path: Path, name: str
