@@ -29,7 +29,16 @@ from station.line import Bench, Listeners, log_inspection, run_line
 from station.memory import give_back, share_one_heap
 from station.metrics import Gauges, Metrics
 from station.outbox import SqliteOutbox
-from station.parts import build_link, build_recipe, lock_folder, make_folder, recipe_sha256
+from station.parts import (
+    build_link,
+    build_recipe,
+    check_apart,
+    check_labels,
+    lock_folder,
+    lock_inbox,
+    make_folder,
+    recipe_sha256,
+)
 from station.publish import run_publish
 from station.sdnotify import Notifier
 from station.sources.folder import FolderSource
@@ -73,6 +82,7 @@ class Station:
         # Config -> ledger -> model -> link -> workers -> web: what the next part needs is there, and safe.
         data_dir = make_folder(settings.station.data_dir, "[station] data_dir")
         self._lock = lock_folder(data_dir)
+        check_apart(data_dir, settings.source.path)
         opened = open_ledger(data_dir / "ledger.db")
         self._ledger: SqliteLedger = opened.ledger
         self._outbox = SqliteOutbox(data_dir / "ledger.db")
@@ -92,12 +102,14 @@ class Station:
         )
         ready = ready_judge(settings, on_progress=lambda doing: self._notifier.extend_timeout(CONVERTING_S, doing))
         self._detector = ready.detector
+        check_labels(settings, self._detector.labels)
         if ready.fallback is not None:
             self._health.begin("model_fallback", ready.fallback)
         self._recipe = build_recipe(settings)
         self._metrics = Metrics(version=__version__, model=self._detector.model.name, read=self._gauges)
         self._link = build_link(settings, self._health, self._on_link_change)
         self._source = self._build_source()
+        self._inbox_lock = lock_inbox(settings.source.path)
         if opened.quarantined:
             self._health.begin(
                 "ledger_quarantined",
@@ -143,6 +155,8 @@ class Station:
         self._outbox.close()
         self._ledger.close()
         self._lock.close()
+        if self._inbox_lock is not None:
+            os.close(self._inbox_lock)
         log.info("station stopped")
         if self._health.restart_wanted is not None:
             raise LedgerError(f"stopped to be started anew: {self._health.restart_wanted}")

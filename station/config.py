@@ -127,6 +127,7 @@ class RecipeSection(Section):
     ignore: tuple[IgnoreSection, ...] = ()
     template: Path | None = None
     registration_limit: Share = 0.7
+    min_contrast: float = Field(12.0, ge=0, le=255)
 
 
 class GateSection(Section):

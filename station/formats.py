@@ -65,6 +65,7 @@ _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # FF 00 is data, FF D0.
 def _walk_jpeg(data: bytes) -> Header:
     size: Header | None = None
     scans = 0
+    orientation = 0  # none was told
     at = 2
     while True:
         # From the start of a segment this finds it at once; after a scan's header it skips the coded data; and where
@@ -78,7 +79,7 @@ def _walk_jpeg(data: bytes) -> Header:
         if marker == 0xD9:
             if size is None or not scans:
                 raise FlawError("damaged, it ends without a picture")
-            return size
+            return replace(size, orientation=orientation or 1)
         if marker in _BARE_MARKERS:
             continue
         if marker in _SIZE_MARKERS and size is None and at + 8 <= len(data):
@@ -87,7 +88,10 @@ def _walk_jpeg(data: bytes) -> Header:
         scans += marker == 0xDA
         if at + 2 > len(data):
             raise FlawError("truncated, no end-of-image mark")
-        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+        length = max(2, int.from_bytes(data[at : at + 2], "big"))
+        if marker == 0xE1 and not orientation and data.startswith(b"Exif\0\0", at + 2):
+            orientation = exif_orientation(data[at + 8 : at + length])
+        at += length
 
 
 def _odd_jpeg(bits: int, channels: int) -> str | None:

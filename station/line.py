@@ -13,6 +13,7 @@ import structlog
 from station.decide import decide, unknown
 from station.errors import DetectorError, GateError
 from station.events import GATE_FAILED, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of
+from station.trust import problem_of
 from station.types import (
     Beat,
     Detector,
@@ -110,8 +111,9 @@ def inspect(frame: Frame, bench: Bench) -> Inspection:
     """Judges one frame. A picture or a detector in trouble becomes UNKNOWN; nothing else is caught."""
     began_s = time.perf_counter()
     detect_ms: float | None = None
-    if frame.image is None:
-        decision = unknown(frame.problem or "no picture")
+    problem = "no picture" if frame.image is None else problem_of(frame.image, min_contrast=bench.recipe.min_contrast)
+    if frame.image is None or problem is not None:
+        decision = unknown(frame.problem or problem or "")
     else:
         try:
             defects = bench.detector.detect(frame.image)

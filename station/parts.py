@@ -90,7 +90,15 @@ def build_recipe(settings: Settings) -> Recipe:
         ignore=tuple(Region(one.name, Box(one.x, one.y, one.width, one.height)) for one in wanted.ignore),
         template_sha256=None if reference is None else reference.sha256,
         registration_limit=None if reference is None else wanted.registration_limit,
+        min_contrast=wanted.min_contrast,
     )
+
+
+def check_labels(settings: Settings, labels: tuple[str, ...]) -> None:
+    """Raises ConfigError for thresholds of labels that the detector does not know: they would hold for nothing."""
+    unknown = sorted(set(settings.recipe.thresholds) - set(labels))
+    if unknown:
+        raise ConfigError(f"[recipe] thresholds: for {', '.join(unknown)}, but the model knows: {', '.join(labels)}")
 
 
 def recipe_sha256(recipe: Recipe) -> str:
@@ -100,6 +108,7 @@ def recipe_sha256(recipe: Recipe) -> str:
         "default_threshold": recipe.default_threshold,
         "thresholds": dict(sorted(recipe.thresholds.items())),
         "min_area_px": recipe.min_area_px,
+        "min_contrast": recipe.min_contrast,
         "ignore": regions,
     }
     if recipe.template_sha256 is not None:
@@ -157,6 +166,36 @@ def make_folder(path: Path, key: str) -> Path:
             f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write"
         ) from None
     return path
+
+
+def check_apart(data_dir: Path, inbox: Path) -> None:
+    """Raises ConfigError when the data folder lies in the inbox: the station would inspect what it writes itself."""
+    ours, watched = data_dir.resolve(), inbox.resolve()
+    if ours == watched or watched in ours.parents:
+        raise ConfigError(f"[station] data_dir = {data_dir} lies in [source] path = {inbox}: choose a folder beside it")
+
+
+def lock_inbox(folder: Path) -> int | None:
+    """
+    Holds an inbox for this process until the descriptor is closed; nothing is written there.
+
+    None: it is away, or its file system has no locks. Raises ConfigError when another station on this machine has it.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # away at the moment: the source says so, and waits for it
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigError(
+            f"[source] path = {folder}: another station that runs takes boards from it: give each its own inbox"
+        ) from None
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def lock_folder(folder: Path) -> IO[bytes]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from station.errors import LedgerDamagedError, LedgerError
+from station.errors import LedgerDamagedError, LedgerError, SourceError, StationError
 from station.health import Health
 from station.types import Stop
 
@@ -68,9 +68,11 @@ class Worker:
         self._on_restart(self.name)
         if isinstance(error, LedgerDamagedError):
             self._health.restart_wanted = str(error)
-        log.error("loop failed", loop=self.name, failures=self._failures, error=str(error), exc_info=error)
+        # What the station knows tells what to do; only what nobody expected needs to show where it came from.
+        unexpected = None if isinstance(error, StationError) else error
+        log.error("loop failed", loop=self.name, failures=self._failures, error=str(error), exc_info=unexpected)
         self._health.begin(f"{self.name}_failing", str(error) or type(error).__name__)
-        if self._failures >= HOPELESS or isinstance(error, LedgerError):
+        if self._failures >= HOPELESS or isinstance(error, LedgerError | SourceError):
             self._health.cannot(self.name, f"failed {self._failures} times: {error}")
 
     def _pause(self) -> None:

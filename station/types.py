@@ -101,6 +101,7 @@ class Recipe:
     ignore: tuple[Region, ...] = ()
     template_sha256: str | None = None
     registration_limit: float | None = None
+    min_contrast: float = 12.0
 
     def threshold(self, label: str) -> float:
         return self.thresholds.get(label, self.default_threshold)

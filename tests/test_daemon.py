@@ -199,6 +199,21 @@ def test_a_port_in_use_is_exit_2_and_named(lonely: Daemon) -> None:
     assert "Traceback" not in lonely.text()
 
 
+def test_a_second_station_on_the_same_inbox_is_exit_2(lonely: Daemon, tmp_path: Path) -> None:
+    lonely.start()
+    with Daemon(tmp_path / "second", changes={"source": {"path": str(lonely.inbox)}}) as second:
+        second.start(wait=False)
+        assert second.wait() == 2
+        assert "another station that runs takes boards from it" in second.text()
+
+
+def test_thresholds_for_labels_that_the_model_does_not_know_are_exit_2(lonely: Daemon) -> None:
+    lonely.configure({"recipe": {"thresholds": {"shrot": 0.4}}})
+    lonely.start(wait=False)
+    assert lonely.wait() == 2
+    assert "shrot" in lonely.text()
+
+
 def test_one_ctrl_c_stops_in_order_and_two_at_once(lonely: Daemon) -> None:
     lonely.start()
     lonely.signal(signal.SIGINT)

@@ -16,6 +16,7 @@ HOMES = {
     "serial": {"serial_port"},
     "sqlite3": {"ledger", "ledger_file", "ledger_read", "ledger_repair", "ledger_copy", "outbox", "commands.ledger"},
     "cv2": {"picture", "drawing", "evidence", "commands.inspect", "detectors", "sources", "trust", "web"},
+    "simplejpeg": {"picture"},
     "onnxruntime": {"detectors.onnx", "detectors.quantize"},
     "onnx": {"detectors.quantize"},
     "openvino": {"detectors.openvino"},
@@ -36,6 +37,7 @@ TOP = {"cli", "cli_model", "cli_options", "app", "parts", "model_choice", "judge
 PURE = {
     "decide",
     "events",
+    "trust",
     "types",
     "errors",
     "formats",

@@ -23,7 +23,7 @@ SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
 def frame(number: int = 1, **changes: Any) -> Frame:
     plain = Frame(
         id=f"00000000-0000-4000-8000-{number:012d}",
-        image=np.zeros((64, 64, 3), np.uint8),
+        image=np.indices((64, 64, 3), np.uint8).sum(axis=0, dtype=np.uint8),
         captured_at=datetime(2026, 11, 23, 10, 15, 30, 123000, tzinfo=timezone.utc),
         source="folder",
         file=f"board-{number}.jpg",
@@ -40,6 +40,13 @@ def bench(detector: FakeDetector | None = None) -> Bench:
         station="aoi-1",
         clock_synced=lambda: True,
     )
+
+
+def test_a_picture_without_a_board_is_unknown_and_the_detector_is_not_asked() -> None:
+    inspection = inspect(frame(image=np.zeros((64, 64, 3), np.uint8)), bench())
+    assert inspection.decision.verdict is Verdict.UNKNOWN
+    assert "no board to be seen" in inspection.decision.reason
+    assert inspection.detect_ms is None
 
 
 def settle(ledger: FakeLedger, gate: Gate | None, evidence: FakeEvidence) -> None:

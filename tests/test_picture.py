@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from station.assets import SAMPLES
 from station.picture import decode, look
 from tests.sources.boards import picture, png_head
 
@@ -27,6 +29,19 @@ def test_a_picture_is_not_whole_at_any_shorter_length(suffix: str) -> None:
         found = look(data[:length])
         assert found.flaw is not None, f"whole at {length} of {len(data)} bytes"
         assert not found.hopeless, f"given up at {length} of {len(data)} bytes"
+
+
+@pytest.mark.parametrize("file", sorted(SAMPLES.glob("fail-*")), ids=lambda one: one.name)
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.5, 0.95])
+def test_a_jpeg_that_lacks_a_part_and_ends_well_is_not_filled_up_with_grey(file: Path, share: float) -> None:
+    data = file.read_bytes()
+    cut = data[: int(len(data) * share)] + b"\xff\xd9"
+    assert look(cut).flaw is None, "its structure does not tell"
+    assert decode(cut) is None
+
+
+def test_bytes_after_the_end_do_not_keep_a_jpeg_from_being_decoded() -> None:
+    assert decode(picture(7, suffix=".jpg") + b"\0trailer of some camera") is not None
 
 
 def test_a_progressive_jpeg_is_whole_only_after_its_last_scan() -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from station import supervise
-from station.errors import LedgerError, SourceError
+from station.errors import LedgerError, LinkError, SourceError
 from station.health import Health
 from station.supervise import HOPELESS, Worker
 from station.types import Stop
@@ -47,7 +47,7 @@ def test_a_loop_that_fails_is_run_again_and_counted() -> None:
         until(lambda: len(runs) == 3)
     assert restarts == ["line", "line"]
     assert [fault.code for fault in health.faults()] == ["line_failing"]
-    assert health.not_ready() == {}
+    assert health.not_ready() == {"line": "failed 2 times: the camera is unplugged"}, "no board can be taken"
 
 
 @pytest.mark.usefixtures("quick")
@@ -59,14 +59,14 @@ def test_five_failures_without_work_between_them_make_the_station_not_ready_and_
     def run(stop: Stop) -> None:
         runs.append(1)
         if not mended.is_set():
-            raise SourceError("no such folder")
+            raise LinkError("no such file")
         worker.worked()
         stop.wait()
 
     with working(run, health) as worker:
         until(lambda: "line" in health.not_ready())
         assert len(runs) >= HOPELESS
-        assert "no such folder" in health.not_ready()["line"]
+        assert "no such file" in health.not_ready()["line"]
         mended.set()
         until(lambda: not health.not_ready() and not health.faults())
 
@@ -82,7 +82,7 @@ def test_work_between_failures_keeps_the_station_ready() -> None:
         if len(runs) > 3 * HOPELESS:
             stop.wait()
         else:
-            raise SourceError("now and then")
+            raise LinkError("now and then")
 
     with working(run, health) as worker:
         until(lambda: len(runs) > 3 * HOPELESS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from station.errors import ConfigError, LedgerError, LinkError, ModelError
 from station.judge import build_judge
 from station.ledger_file import examine
 from station.mqtt import probe
-from station.parts import build_reference, link_options
+from station.parts import build_reference, check_apart, check_labels, link_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def check(settings: Settings) -> bool:
             console.print(f"  {key} = {_shown(value)}", markup=False)
     console.print()
     able = True
-    for look in (_template, _model, _source, _data_dir, _ledger, _broker, _serial):
+    for look in (_template, _model, _source, _data_dir, _ledger, _files, _broker, _http, _serial):
         for finding in look(settings):
             mark, style = (
                 ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
@@ -69,15 +70,19 @@ def _model(settings: Settings) -> Iterator[Finding]:
         return
     loaded_s = time.perf_counter() - began_s
     yield Finding("model", works=True, seen=f"{detector.description}, ready in {loaded_s:.2f} s")
-    unknown = sorted(set(settings.recipe.thresholds) - set(detector.labels))
-    if unknown:
-        labels = ", ".join(detector.labels)
-        yield Finding("recipe", works=False, seen=f"thresholds for {', '.join(unknown)}, but the model knows: {labels}")
+    try:
+        check_labels(settings, detector.labels)
+    except ConfigError as error:
+        yield Finding("recipe", works=False, seen=str(error))
 
 
 def _source(settings: Settings) -> Iterator[Finding]:
     path, needs_write = settings.source.path, settings.source.after == "move"
     yield _folder("source", path, needs_write=needs_write)
+    try:
+        check_apart(settings.station.data_dir, path)
+    except ConfigError as error:
+        yield Finding("source", works=False, seen=str(error))
 
 
 def _data_dir(settings: Settings) -> Iterator[Finding]:
@@ -115,6 +120,33 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("broker", works=False, needed=False, seen=f"{where}: {error}")
         return
     yield Finding("broker", works=True, seen=f"{where}: {seen}")
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """What ``[mqtt]`` names must be there: the broker would be blamed for it otherwise."""
+    wanted = settings.mqtt
+    for key in ("password_file", "ca_file", "cert_file", "key_file"):
+        path = getattr(wanted, key)
+        if wanted.enabled and path is not None:
+            trouble = _try(lambda path=path: path.read_bytes())  # type: ignore[misc]  # mypy cannot infer this lambda
+            if trouble is not None:
+                yield Finding("broker", works=False, seen=f"[mqtt] {key} = {path} {trouble}")
+            elif key in {"password_file", "key_file"} and path.stat().st_mode & 0o077:
+                seen = f"[mqtt] {key} = {path} can be read by others: chmod 600 {path}"
+                yield Finding("broker", works=False, needed=False, seen=seen)
+
+
+def _http(settings: Settings) -> Iterator[Finding]:
+    if not settings.http.enabled:
+        return
+    where = (settings.http.host, settings.http.port)
+    with socket.socket(socket.AF_INET6 if ":" in where[0] else socket.AF_INET) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trouble = _try(lambda: tried.bind(where))
+    seen = f"{where[0]}:{where[1]} {trouble or 'can be used'}"
+    if trouble is not None:
+        seen += ": another station that runs, or another program, has it ([http] port)"
+    yield Finding("http", works=trouble is None, needed=False, seen=seen)
 
 
 def _serial(settings: Settings) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.judge import build_judge
 from station.line import Bench, inspect
-from station.parts import build_recipe, recipe_sha256
+from station.parts import build_recipe, make_folder, recipe_sha256
 from station.picture import decode, look, refusal
 from station.types import Frame, Inspection, Verdict
 
@@ -31,6 +31,8 @@ def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | Non
     files = list(_files(paths))
     if not files:
         raise ConfigError("no file to inspect: name pictures, or folders that hold some")
+    if save is not None:
+        make_folder(save, "--save")
     recipe = build_recipe(settings)
     bench = Bench(
         detector=build_judge(settings).detector,
@@ -95,7 +97,6 @@ def _frame(file: Path, settings: Settings) -> Frame:
 def _save(inspection: Inspection, file: Path, folder: Path) -> None:
     if inspection.frame.image is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     canvas = drawn(inspection.frame.image, inspection.decision)
     target = folder / f"{file.stem}-{inspection.decision.verdict.value}.jpg"
     if not cv2.imwrite(str(target), canvas):
