@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+import uuid
 from collections import deque
 from datetime import datetime, timezone
 from types import FrameType
@@ -292,10 +293,13 @@ class Station:
         self._metrics.backlog(files)
 
     def _on_fault(self, fault: Fault, began: bool) -> None:
-        say = log.warning if began else log.info
-        say("fault began" if began else "fault ended", code=fault.code, detail=fault.detail)
+        if began:
+            log.warning("fault began", code=fault.code, detail=fault.detail)
+        else:  # its detail would read like news
+            log.info("fault ended", code=fault.code, after_s=round(time.time() - fault.since_s))
         at = utc_text(datetime.now(timezone.utc))
-        document = fault_of(fault, began=began, station=self._settings.station.name, at=at)
+        name, event_id = self._settings.station.name, str(uuid.uuid4())
+        document = fault_of(fault, began=began, event_id=event_id, station=name, at=at)
         message = Message("fault", document)
         if self._unsaid or not self._ledger.notice(message):
             self._unsaid.append(message)

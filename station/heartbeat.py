@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
-from station.events import to_bytes
+from station.events import to_bytes, utc_text
 from station.health import Fault
 
 
@@ -61,11 +62,23 @@ def heartbeat_of(vitals: Vitals) -> bytes:
     )
 
 
-def fault_of(fault: Fault, *, began: bool, station: str, at: str) -> bytes:
-    """The document on ``fault``: it began, or it ended."""
-    what = "began" if began else "ended"
-    return to_bytes({"schema": "station.fault/1", "station": station, "what": what, "at": at, **fault_document(fault)})
+def fault_of(fault: Fault, *, began: bool, event_id: str, station: str, at: str) -> bytes:
+    """The document on ``fault``: it began, or it ended. By *event_id* consumers drop what was sent twice."""
+    return to_bytes(
+        {
+            "schema": "station.fault/1",
+            "event_id": event_id,
+            "station": station,
+            "what": "began" if began else "ended",
+            "at": at,
+            **fault_document(fault),
+        }
+    )
 
 
 def fault_document(fault: Fault) -> dict[str, Any]:
-    return {"code": fault.code, "detail": fault.detail, "since_s": round(fault.since_s, 3)}
+    return {
+        "code": fault.code,
+        "detail": fault.detail,
+        "since": utc_text(datetime.fromtimestamp(fault.since_s, timezone.utc)),
+    }

@@ -125,13 +125,15 @@ def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> 
         "mqtt": {"protocol": "3.1.1"},
         "beats_s": {"line": 0.1},
         "free_mb": 3,
-        "faults": [{"code": "disk_full", "detail": "3 MB free", "since_s": 100.0}],
+        "faults": [{"code": "disk_full", "detail": "3 MB free", "since": "1970-01-01T00:01:40.000Z"}],
     }
 
 
 def test_a_fault_says_whether_it_began_or_ended() -> None:
     fault = Fault("disk_full", "3 MB free", 100.0)
-    documents = [json.loads(fault_of(fault, began=began, station="aoi-1", at="now")) for began in (True, False)]
+    documents = [
+        json.loads(fault_of(fault, began=began, event_id="e", station="aoi-1", at="now")) for began in (True, False)
+    ]
     assert [one["what"] for one in documents] == ["began", "ended"]
     assert documents[0] | {"what": "ended"} == documents[1]
-    assert set(documents[0]) == {"schema", "station", "what", "at", "code", "detail", "since_s"}
+    assert set(documents[0]) == {"schema", "station", "what", "at", "code", "detail", "since", "event_id"}

@@ -19,7 +19,7 @@ from station.commands.ledger import Selection, export, print_boards, print_statu
 from station.errors import LedgerError, StationError
 from station.ledger import SqliteLedger, open_ledger
 from station.outbox import SqliteOutbox
-from station.types import Verdict
+from station.types import Message, Verdict
 from tests.boards import NOON, board, message_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,6 +155,13 @@ def test_what_is_chosen_is_owed_again_after_what_is_owed(site: Site, which: Sele
     assert replay(site.path, which, now=site.clock) == len(again)
     assert site.owed() == ["board-6", *again]
     assert site.owed(after=last) == again, "a publisher that goes on from its last row would miss it"
+
+
+def test_a_fault_of_last_week_is_not_replayed(site: Site) -> None:
+    site.ledger.notice(Message("fault", b"{}"))
+    site.outbox.settle(site.rows(), [])
+    assert replay(site.path, Selection(since=minute(-60)), now=site.clock) == 6
+    assert {one.message.topic.partition("/")[0] for one in site.outbox.owed(after=0, limit=9)} == {"inspection"}
 
 
 def test_a_replay_sends_the_same_bytes(site: Site) -> None:
