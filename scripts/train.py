@@ -30,7 +30,7 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 
 # yolo11n with ReLU: the same layers, but onnxruntime and OpenVINO fuse ReLU into the convolution, and it survives int8.
 ACTIVATION = "activation: torch.nn.ReLU()\n"
-PAIR_LAYERS = Path(__file__).with_name("pair.yaml")
+PAIR_LAYERS = Path(__file__).parent / "networks" / "pair.yaml"
 
 # One defect-free template in ten joins the training part: boards without a label must come out empty.
 TEMPLATES_EVERY = 10
@@ -176,7 +176,7 @@ def export(weights: Path, target: Path, *, pairs: bool) -> None:
     network = onnx.load(made)
     for entry in network.metadata_props:
         if entry.key == "description":  # ultralytics writes this machine's paths there
-            layers = "The layers of scripts/pair.yaml" if pairs else "YOLO11n with ReLU"
+            layers = "The layers of scripts/networks/pair.yaml" if pairs else "YOLO11n with ReLU"
             entry.value = f"{layers}, trained on DeepPCB by scripts/train.py"
     if pairs:  # what the three planes are: the station fills them accordingly
         network.metadata_props.add(key="station.input", value="pair")

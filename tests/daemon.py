@@ -98,7 +98,7 @@ class Daemon:
         self._sections: dict[str, dict[str, object]] = {
             "station": {"name": "aoi-1", "topic": TOPIC, "data_dir": str(self.data_dir)},
             "source": {"path": str(self.inbox), "scan_s": 1.0},
-            "detector": {"model": str(save_seeing(folder / "tiny.onnx")), "threads": 1},
+            "detector": {"model": str(save_seeing(folder / "tiny.onnx")), "threads": 1, "backend": "onnxruntime"},
             "mqtt": {"port": broker_port or free_port(), "heartbeat_s": 0.5, "keepalive_s": 5},
             "http": {"port": self.http_port},
             "evidence": {"stop_below_mb": 2},

@@ -15,7 +15,7 @@ import pytest
 import station
 from station.assets import ASSETS, SAMPLES, SCHEMA_FILE, expected_verdict
 from station.config import keys, load
-from station.detectors.store import find_model
+from station.detectors.store import SHIPPED, find_model
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -71,13 +71,18 @@ def test_the_changelog_knows_this_version() -> None:
     assert f"## [{station.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_card_the_pin_and_the_readme_speak_of_the_model_that_ships() -> None:
-    pinned = json.loads((ASSETS / "pcb-demo.json").read_text())
-    digest = hashlib.sha256((ASSETS / "pcb-demo.onnx").read_bytes()).hexdigest()
-    assert digest == pinned["sha256"] == pinned["figures"]["model"]["sha256"] == find_model("pcb-demo").sha256
-    assert f"**{pinned['figures']['mAP50']:.3f}**" in (ASSETS / "pcb-demo.md").read_text()
+@pytest.mark.parametrize("model", SHIPPED)
+def test_the_card_the_pin_and_the_readme_speak_of_the_models_that_ship(model: str) -> None:
+    pinned = json.loads((ASSETS / f"{model}.json").read_text())
+    digest = hashlib.sha256((ASSETS / f"{model}.onnx").read_bytes()).hexdigest()
+    assert digest == pinned["sha256"] == pinned["figures"]["model"]["sha256"] == find_model(model).sha256
+    assert f"**{pinned['figures']['mAP50']:.3f}**" in (ASSETS / f"{model}.md").read_text()
     assert pinned["figures"]["mAP50"] >= 0.85
-    assert digest in README
+    assert f"({model}.md)" in README.replace("station/assets/", "")
+
+
+def test_the_event_in_the_readme_is_of_the_model_that_ships() -> None:
+    assert hashlib.sha256((ASSETS / "pcb-demo.onnx").read_bytes()).hexdigest() in README
 
 
 def test_there_are_ten_samples_six_three_and_one() -> None:
