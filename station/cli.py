@@ -70,6 +70,7 @@ def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
     The daemon: inspects until SIGTERM or Ctrl-C.
 
     Example: station run -c /etc/station/aoi-1.toml
+
     Exit: 0 asked to stop, 2 configuration, 3 model, 1 anything else.
     """
     from station.app import Station
@@ -84,6 +85,7 @@ def check(config: ConfigOption = None, overrides: SetOption = None) -> None:
     Prints the resolved configuration, and what works: model, source, ledger, broker, serial.
 
     Example: station check -c configs/station.toml
+
     Exit: 0 it can inspect (a broker that is away is only a warning: events wait), 2 something must be mended.
     """
     from station.commands.check import check as look
@@ -106,6 +108,7 @@ def inspect(
     One-off: pictures or folders in, verdicts out; nothing is recorded, moved or sent.
 
     Example: station inspect board.jpg --save annotated
+
     Exit: 0 all pass, 4 some fail or unknown.
     """
     from station.commands.inspect import inspect_paths
@@ -138,6 +141,7 @@ def backup(
     Configuration, models and ledger in one archive, while the station runs. No pictures, and no secrets unless asked.
 
     Example: station backup aoi-1.tar.gz -c /etc/station/aoi-1.toml
+
     Exit: 0 it is whole and on disk, 1 it could not be made.
     """
     from rich.console import Console
@@ -165,6 +169,7 @@ def restore(
     Puts a backup onto this machine, checked, all of it or nothing; and says what has to be put back by hand.
 
     Example: station restore aoi-1.tar.gz
+
     Exit: 0 restored, 1 it could not be, and nothing was changed.
     """
     from rich.console import Console

@@ -37,6 +37,7 @@ def model_import(
     Takes a model into the store: checks it, makes its self-test and its thresholds from labelled boards, times it.
 
     Example: station model import best.pt --name line-3 --images boards
+
     Exit: 0 it is in the store (and not used yet: station model use), 3 it cannot be used.
     """
     from rich.console import Console
@@ -73,6 +74,7 @@ def model_verify(
     Checks a model's files, loads it, has it judge its self-test, and times it. Without a name: the configured one.
 
     Example: station model verify line-3
+
     Exit: 0 it is good, 3 it is not.
     """
     from rich.console import Console
@@ -90,6 +92,7 @@ def model_use(
     Chooses the model for the next start, if it passes its self-test now. It holds with [detector] model = "store".
 
     Example: station model use line-3
+
     Exit: 0 chosen, 3 it is not good, and nothing was changed.
     """
     from rich.console import Console
@@ -105,6 +108,7 @@ def model_rollback(config: ConfigOption = None, overrides: SetOption = None) -> 
     Goes back to the model that was used before.
 
     Example: station model rollback
+
     Exit: 0 done, 3 there is none, or it is not good, and nothing was changed.
     """
     from rich.console import Console
@@ -132,6 +136,7 @@ def model_quantize(
     Makes an int8 copy, NAME-int8, about twice as fast, and keeps it where it sees what the original sees.
 
     Example: station model quantize line-3 --images boards
+
     Exit: 0 it is in the store, 3 it cannot be quantised or loses too much.
     """
     from rich.console import Console
