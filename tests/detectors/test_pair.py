@@ -19,7 +19,10 @@ BOARD, TEMPLATE = SAMPLES / "fail-open-44000062.jpg", SAMPLES / "pass-template-4
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     return Settings.model_validate(
-        {"detector": {"model": "pcb-pair", "backend": "onnxruntime"}, "recipe": {"template": TEMPLATE}}
+        {
+            "detector": {"model": "pcb-pair", "backend": "onnxruntime"},
+            "recipe": {"template": TEMPLATE, "threshold": 0.25},
+        }
     )
 
 
