@@ -281,6 +281,7 @@ def daemon(home: Path, mqtt_port: int, kind: Kind = PLAIN) -> Iterator[tuple[sub
         + '[evidence]\nkeep = "all"\nstop_below_mb = 200\n[log]\nlevel = "warning"\n'
     )
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    (home / "notify").unlink(missing_ok=True)
     notify.bind(str(home / "notify"))
     notify.settimeout(30)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STATION_")}

@@ -105,7 +105,7 @@ def filled(network: Network) -> Letterbox:
 
 
 def accuracy(model: str) -> str:
-    figures = json.loads((ASSETS / f"{model}.json").read_text())
+    figures = json.loads((ASSETS / f"{model}.json").read_text())["figures"]
     return f"mAP33 {figures['mAP33']:.1%}, F {figures['f_score']['value']:.1%} on boards not trained on"
 
 
