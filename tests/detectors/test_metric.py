@@ -102,8 +102,8 @@ def test_nothing_found_is_zero_and_nothing_labelled_is_no_number(precision_of: C
 def test_the_best_f_score_by_hand() -> None:
     # At 0.7: 2 of 3 right, 2 of 2 found: F = 0.8. At 0.9: 1 of 1, 1 of 2: 0.667.
     best = best_f_score([hits([True, False, True], labelled=2, scores=[0.9, 0.8, 0.7])])
-    assert (best.value, best.threshold) == (pytest.approx(0.8), 0.7)
-    assert (best.precision, best.recall) == (pytest.approx(2 / 3), 1.0)
+    assert (best.value, best.threshold) == pytest.approx((0.8, 0.7))
+    assert (best.precision, best.recall) == pytest.approx((2 / 3, 1.0))
 
 
 def test_the_f_score_is_of_all_classes_at_one_threshold() -> None:
@@ -124,7 +124,7 @@ def test_no_threshold_parts_what_scores_the_same(order: list[bool]) -> None:
 def test_the_figures_at_a_threshold_count_what_scores_at_least_that() -> None:
     found = [hits([True, False, True], labelled=4, scores=[0.9, 0.8, 0.7])]
     at = f_score_at(found, 0.8)
-    assert (at.precision, at.recall, at.value) == (0.5, 0.25, pytest.approx(1 / 3))
+    assert (at.precision, at.recall, at.value) == pytest.approx((0.5, 0.25, 1 / 3))
     assert f_score_at(found, 0.95).value == 0.0
 
 
