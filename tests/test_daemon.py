@@ -208,7 +208,7 @@ def test_a_second_station_on_the_same_inbox_is_exit_2(lonely: Daemon, tmp_path: 
 
 
 def test_thresholds_for_labels_that_the_model_does_not_know_are_exit_2(lonely: Daemon) -> None:
-    lonely.configure({"recipe": {"thresholds": {"shrot": 0.4}}})
+    lonely.configure({"recipe.thresholds": {"shrot": 0.4}})
     lonely.start(wait=False)
     assert lonely.wait() == 2
     assert "shrot" in lonely.text()
