@@ -265,6 +265,9 @@ def _seqs(text: str | None) -> tuple[int, int] | None:
         return None
     first, _, last = text.partition("-")
     try:
-        return int(first), int(last or first)
+        seqs = int(first), int(last or first)
     except ValueError:
         raise ConfigError(f"--seq {text}: write two numbers, as in --seq 100-250") from None
+    if seqs[0] > seqs[1]:
+        raise ConfigError(f"--seq {text} runs backwards: write --seq {seqs[1]}-{seqs[0]}")
+    return seqs

@@ -140,7 +140,7 @@ def check_events(subscriber: Subscriber, boards: dict[str, str]) -> None:
         payloads[event["event_id"]].add(one.payload)
         seqs[event["event_id"]] = event["seq"]
         if event["image"] is None:  # in flight at three kills: it was never decoded again
-            assert event["reason"] == f"crashed the station {MAX_CRASHES} times"
+            assert event["reason"] == f"the station ended {MAX_CRASHES} times during this file (a crash, a power cut)"
             given_up[event["file"]].add(event["event_id"])
             continue
         ids_of[event["image"]["sha256"]].add(event["event_id"])

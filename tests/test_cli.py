@@ -203,6 +203,8 @@ def test_ledger_commands_tell_what_was_inspected_while_the_station_runs(tmp_path
         assert [one["seq"] for one in listed] == [1, 2]
         replayed = station.call("ledger", "replay", "--seq", "1")
         assert (replayed.returncode, replayed.stdout) == (0, "1 events are owed again\n")
+        backwards = station.call("ledger", "replay", "--seq", "3-1")
+        assert (backwards.returncode, "runs backwards: write --seq 1-3" in backwards.stderr) == (2, True)
         until(lambda: len(subscriber.events()) == 3, within_s=PATIENCE_S, what="the same event once more")
         first, second, again = subscriber.below("inspection")
         assert again.payload in {first.payload, second.payload}

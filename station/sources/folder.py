@@ -297,7 +297,7 @@ class _Ahead:
     def _take(self, claim: Claim, candidate: Candidate, ready: Ready) -> _Taken:
         problem = ready.problem
         if problem is None and candidate.crashes >= MAX_CRASHES:
-            problem = f"crashed the station {MAX_CRASHES} times"
+            problem = f"the station ended {MAX_CRASHES} times during this file (a crash, a power cut)"
         image = None
         if problem is None:
             if candidate.crashes:

@@ -144,10 +144,12 @@ def test_the_third_crash_on_a_file_sets_it_aside_and_its_neighbours_pass(inbox: 
     ends = [run_to_the_end(inbox) for _ in range(4)]
     assert ends == [-signal.SIGABRT] * 3 + [0]
     problems = {row.file: row.problem for row in ledger_of(inbox)}
-    assert problems == {f"{number}.png": None for number in range(3)} | {poison: "crashed the station 3 times"}
+    assert problems == {f"{number}.png": None for number in range(3)} | {
+        poison: "the station ended 3 times during this file (a crash, a power cut)"
+    }
     assert len(ledger_of(inbox)) == 3
     reason = (inbox / f"failed/{poison}.reason.txt").read_text()
-    assert reason.startswith("crashed the station 3 times\n")
+    assert reason.startswith("the station ended 3 times during this file (a crash, a power cut)\n")
     assert not [name for name in os.listdir(inbox / "processing") if name.endswith(".attempts")]  # noqa: PTH208  # names
 
 
