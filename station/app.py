@@ -17,7 +17,7 @@ import structlog
 
 from station import __version__
 from station.clock import clock_synced
-from station.config import MB, Settings
+from station.config import Settings
 from station.disk import Disks, Room
 from station.errors import ConfigError, LedgerError
 from station.events import utc_text
@@ -42,6 +42,7 @@ from station.parts import (
 )
 from station.publish import run_publish
 from station.sdnotify import Notifier
+from station.sections import MB
 from station.sources.folder import FolderSource
 from station.supervise import Worker
 from station.types import Inspection, Message, Stop, Verdict

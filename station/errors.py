@@ -5,12 +5,15 @@ What can go wrong, by what to do about it.
     ├── ConfigError      the operator must change the configuration        exit 2
     ├── ModelError       the model file cannot be used                     exit 3
     ├── SourceError      the source is in trouble: run it again later
+    │   └── CameraError  no picture can be had at the moment: a board that was asked for is UNKNOWN
     ├── DetectorError    this one image cannot be judged: UNKNOWN, go on
     ├── GateError        the result may not have reached the line
+    │   └── GateLateError  the line has its answer already: this one is not shown
     ├── LedgerError      nothing can be recorded: stop taking boards, try again
     │   ├── LedgerDamagedError  the next start sets it aside and saves what reads: restart    exit 1
     │   └── LedgerTooNewError   made by a newer station: the operator must decide    exit 1
     ├── LinkError        the broker cannot be reached as configured
+    ├── CommandError     a command from outside is not understood, or not allowed
     ├── LabelsError      a folder of labelled boards cannot be used: the text names file and line
     └── BackupError      a backup cannot be made or restored: nothing was changed
 """
@@ -32,12 +35,20 @@ class SourceError(StationError):
     """Raised when a source is in trouble. The caller runs it again after a pause."""
 
 
+class CameraError(SourceError):
+    """Raised when the camera is away, silent, or shows the same picture for ever; says what to do."""
+
+
 class DetectorError(StationError):
     """Raised when an image cannot be judged. The board is UNKNOWN and the line goes on."""
 
 
 class GateError(StationError):
     """Raised when a result may not have reached the line."""
+
+
+class GateLateError(GateError):
+    """Raised when a board's answer was given in its place, because the result came too late."""
 
 
 class LedgerError(StationError):
@@ -54,6 +65,10 @@ class LedgerTooNewError(LedgerError):
 
 class LinkError(StationError):
     """Raised when a connection to the broker cannot be made as configured (a wrong CA file, an unreadable password)."""
+
+
+class CommandError(StationError):
+    """Raised when a command from outside cannot be carried out: the text goes back to who sent it."""
 
 
 class LabelsError(StationError):

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from station.types import Defect, Entry, Inspection, Message
+from station.types import Defect, Entry, Inspection, Message, Trigger
 
 SCHEMA = "station.inspection/1"
 
 GATE_OFF = "off"
 GATE_SHOWN = "shown"
 GATE_FAILED = "failed"  # the result may not have reached the line
+GATE_LATE = "late"  # the line was answered UNKNOWN in its place, because it came too late
 GATE_UNKNOWN = "unknown"  # the station went down between recording the board and hearing from the gate
 
 
@@ -46,7 +47,7 @@ def event_of(inspection: Inspection, entry: Entry | None, aftermath: Aftermath, 
         "file": frame.file,
         "board_serial": frame.board_serial,
         "ledger": entry.ledger if entry else None,
-        "trigger": None,
+        "trigger": _trigger(frame.trigger) if frame.trigger else None,
         "image": image,
         "verdict": decision.verdict.value,
         "reason": decision.reason,
@@ -77,6 +78,10 @@ def to_bytes(document: dict[str, Any]) -> bytes:
 def utc_text(moment: datetime) -> str:
     """ISO 8601 in UTC with milliseconds, as JSON Schema's date-time: ``2026-11-23T10:15:30.123Z``."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _trigger(trigger: Trigger) -> dict[str, Any]:
+    return {"kind": trigger.kind, "number": trigger.number, "at": utc_text(trigger.at)}
 
 
 def _defect(defect: Defect) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from station.ledger_file import CHECKPOINT_PAGES, Connect, LedgerFile, connect, 
 from station.ledger_read import Board, latest
 from station.ledger_repair import finish_replacement, replace_damaged
 from station.outbox import owe
-from station.types import Entry, Inspection, Message, Recorded
+from station.types import Decision, Entry, Inspection, Message, Recorded
 
 log = structlog.get_logger(__name__)
 
@@ -109,9 +109,11 @@ class SqliteLedger:
         self._unsealed = not owed
         return entry
 
-    def seal(self, entry: Entry, message: Message) -> None:
+    def seal(self, entry: Entry, message: Message, *, amended: Decision | None = None) -> None:
         """
         Owes *message* instead of the one that ``record`` left waiting. If none waits, what is owed already stands.
+
+        *amended* replaces the verdict and the reason on record, in the same commit.
 
         Raises LedgerError; the next ``record`` or the next start then owes the one that waits.
         """
@@ -123,6 +125,9 @@ class SqliteLedger:
             if waiting:
                 row = db.execute("SELECT event_id, recorded_at FROM inspections WHERE seq = ?", (entry.seq,)).fetchone()
                 owe(db, message, made_s=row[1], owed_s=now_s, seq=entry.seq, event_id=row[0])
+            if waiting and amended is not None:
+                values = (amended.verdict.value, amended.reason, entry.seq)
+                db.execute("UPDATE inspections SET verdict = ?, reason = ? WHERE seq = ?", values)
         self._unsealed = False
 
     def owe_unsealed(self) -> int:

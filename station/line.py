@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from station.decide import decide, unknown
-from station.errors import DetectorError, GateError
-from station.events import GATE_FAILED, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of
+from station.errors import DetectorError, GateError, GateLateError
+from station.events import GATE_FAILED, GATE_LATE, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of
 from station.trust import problem_of
 from station.types import (
+    Answer,
     Beat,
     Detector,
     Entry,
@@ -61,7 +62,7 @@ def run_line(
     stop: Stop,
     *,
     source: Source,
-    bench: Bench,
+    choose: Callable[[Frame], Bench],
     gate: Gate | None,
     ledger: Ledger,
     evidence: Evidence,
@@ -70,7 +71,7 @@ def run_line(
     listeners: Listeners,
 ) -> None:
     """
-    Inspects until *stop* is set. No board is taken while *may_take* says no (the disk is full): it waits and goes on.
+    Inspects until *stop* is set, each board by the bench that *choose* gives it. No board is taken while *may_take* says no (the disk is full): it waits and goes on.
 
     Raises what the source, the ledger or the detector's host raises; the supervisor runs it again.
     """
@@ -87,12 +88,13 @@ def run_line(
                 frame = next(frames)
             except StopIteration:
                 return  # asked to stop; a source that ends by itself is a failure, and the supervisor takes it for one
-            inspection = None if frame is None else inspect(frame, bench)
+            bench = None if frame is None else choose(frame)  # once a board: a recipe never changes within one
+            inspection = None if frame is None or bench is None else inspect(frame, bench)
             if sealing is not None:
                 sealing.result()  # a LedgerError of its own ends the line here, before another board is answered
                 sealing = None
-            if inspection is not None:
-                entry, shown = answer(inspection, bench.station, gate=gate, ledger=ledger)
+            if inspection is not None and bench is not None:
+                inspection, entry, shown = answer(inspection, bench.station, gate=gate, ledger=ledger)
                 sealing = beside.submit(
                     seal,
                     inspection,
@@ -133,16 +135,37 @@ def inspect(frame: Frame, bench: Bench) -> Inspection:
     )
 
 
-def answer(inspection: Inspection, station: str, *, gate: Gate | None, ledger: Ledger) -> tuple[Entry, str]:
+def answer(inspection: Inspection, station: str, *, gate: Gate | None, ledger: Ledger) -> tuple[Inspection, Entry, str]:
     """
-    Puts the verdict on disk, then shows it at the gate; returns its entry and how the gate took it (one of ``GATE_*``).
+    Puts the verdict on disk, then shows it at the gate.
+
+    Returns the inspection as the line was answered, its entry, and how the gate took it (one of ``GATE_*``): when the
+    line had its answer already, because this one came too late, the board is what it was told, UNKNOWN.
 
     What is visible outside is on disk first. A crash from here on leaves an event that says so: without evidence, and,
     where there is a gate, with that unknown.
     """
     left = Aftermath(GATE_OFF if gate is None else GATE_UNKNOWN, None)
     entry = ledger.record(inspection, lambda entry: event_of(inspection, entry, left, station=station), owed=False)
-    return entry, GATE_OFF if gate is None else _show(gate, inspection)
+    if gate is None:
+        return inspection, entry, GATE_OFF
+    frame, decision = inspection.frame, inspection.decision
+    try:
+        gate.show(Answer(frame.id, decision.verdict, decision.reason, frame.trigger))
+    except GateLateError as error:
+        return _too_late(inspection, str(error)), entry, GATE_LATE
+    except GateError as error:
+        log.error("gate did not take the result", event_id=frame.id, error=str(error))
+        return inspection, entry, GATE_FAILED
+    return inspection, entry, GATE_SHOWN
+
+
+def _too_late(inspection: Inspection, why: str) -> Inspection:
+    decision = inspection.decision
+    if decision.verdict is Verdict.UNKNOWN:
+        return inspection
+    reason = f"late: {why}; it would have been {decision.verdict.value}: {decision.reason}"
+    return replace(inspection, decision=replace(decision, verdict=Verdict.UNKNOWN, reason=reason))
 
 
 def seal(
@@ -157,17 +180,9 @@ def seal(
 ) -> None:
     """Keeps the evidence, whole on disk before the event names it, and lets the event go."""
     aftermath = Aftermath(shown, evidence.keep(inspection))
-    ledger.seal(entry, event_of(inspection, entry, aftermath, station=station))
+    late = inspection.decision if shown == GATE_LATE else None
+    ledger.seal(entry, event_of(inspection, entry, aftermath, station=station), amended=late)
     then.committed()
-
-
-def _show(gate: Gate, inspection: Inspection) -> str:
-    try:
-        gate.show(inspection)
-    except GateError as error:
-        log.error("gate did not take the result", event_id=inspection.frame.id, error=str(error))
-        return GATE_FAILED
-    return GATE_SHOWN
 
 
 def log_inspection(inspection: Inspection) -> None:

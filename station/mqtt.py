@@ -9,12 +9,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 import paho.mqtt.client as paho
 import structlog
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from station.errors import LinkError
@@ -24,6 +26,8 @@ from station.mqtt_protocol import STOLEN_PAUSE_S, End, How, Patience, Protocol, 
 from station.types import Ack, Fate, Stop
 
 log = structlog.get_logger(__name__)
+
+OnCommand = Callable[[str, bytes, Callable[[bytes], None]], None]
 
 TURN_S = 0.5  # the longest wait for the socket; a publish, an answer or the other end's bytes end it at once
 OFFLINE_S = 2.0  # how long a clean stop waits for the acknowledgement of "offline"
@@ -65,7 +69,8 @@ class MqttLink:
     Implements ``types.Link``. ``run`` is the loop that a Worker supervises; ``send`` is for the publish thread.
 
     Every connection has a fresh client: paho can re-send nothing by itself, the outbox does. *state* makes the retained
-    state document of (``online`` or ``offline``, why). *on_change* is called when there is an ack or a new connection.
+    state document of (``online`` or ``offline``, why). *on_change* is called when there is an ack or a new connection,
+    *on_command* with (name, payload, where its response goes) for what comes on ``command/+``; both must be quick.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class MqttLink:
         state: Callable[[str, str | None], bytes],
         health: Health,
         on_change: Callable[[], None] = lambda: None,
+        on_command: OnCommand = lambda _name, _payload, _respond: None,
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -84,6 +90,7 @@ class MqttLink:
         self._state = state
         self._health = health
         self._on_change = on_change
+        self._on_command = on_command
         self._monotonic = monotonic
         self._choice = ProtocolChoice(options.protocol)
         self._patience = Patience(chance)
@@ -127,6 +134,20 @@ class MqttLink:
             if self._up is not None:
                 self._up.client.publish(topic, payload, qos=0)
 
+    def respond(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
+        """Publishes a response, if there is a connection; who asked and hears nothing asks again."""
+        with self._lock:
+            up = self._up
+            if up is None:
+                log.warning("response not sent", topic=topic, reason="no connection")
+                return
+            properties = None
+            if correlation is not None:
+                properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
+                properties.CorrelationData = correlation
+            sent = up.client.publish(topic, payload, qos=1, properties=properties)
+            up.own_s[sent.mid] = self._monotonic()
+
     def run(self, stop: Stop) -> None:
         """Connects, stays connected, and connects again, until *stop*; then says offline and waits for its ack."""
         while not stop.is_set():
@@ -157,7 +178,7 @@ class MqttLink:
         except (OSError, ValueError) as error:
             if connection.accepted:
                 raise  # no trouble in reaching it: a defect, for the supervisor
-            return End(How.NOT_REACHED, _network_reason(error))
+            return End(How.NOT_REACHED, network_reason(error))
         finally:
             self._went_down(connection)
         return End(end.how, end.reason, None if accepted_s is None else self._monotonic() - accepted_s)
@@ -205,9 +226,35 @@ class MqttLink:
         def on_publish(_client: paho.Client, _data: object, mid: int, code: ReasonCode, _given: object) -> None:
             connection.answers.append((mid, code.value, str(code)))
 
+        def on_message(_client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+            self._on_message(message)
+
         connection.client.on_connect = on_connect
         connection.client.on_disconnect = on_disconnect
         connection.client.on_publish = on_publish
+        connection.client.on_message = on_message
+
+    def _on_message(self, message: paho.MQTTMessage) -> None:
+        """Within paho's locks: hands it on, and decides only whether it is one."""
+        try:
+            name = message.topic.rpartition("/")[2]
+        except UnicodeDecodeError:
+            return
+        if message.retain:  # it was meant for somebody earlier, and would come again at each connection
+            log.warning("retained command ignored", command=name)
+            return
+        topic = getattr(message.properties, "ResponseTopic", None)
+        correlation = getattr(message.properties, "CorrelationData", None)
+        own = f"{self._options.topic}/"
+        if (
+            topic is None or topic.startswith(own) or set(topic) & {"+", "#"}
+        ):  # our own topics are not for others to fill
+            topic = f"{own}response"
+
+        def respond(payload: bytes) -> None:
+            self.respond(topic, payload, correlation)
+
+        self._on_command(name, bytes(message.payload), respond)
 
     def _await_connack(self, connection: _Connection, stop: Stop) -> End | None:
         deadline_s = self._monotonic() + self._options.connect_timeout_s
@@ -229,6 +276,8 @@ class MqttLink:
 
     def _came_up(self, connection: _Connection) -> None:
         self._choice.accepted()
+        if self._options.commands:
+            connection.client.subscribe([(f"{self._options.topic}/command/{one}", 1) for one in self._options.commands])
         self._publish_state(connection, "online", None)
         with self._lock:
             self._up = connection
@@ -301,7 +350,7 @@ class MqttLink:
         with self._lock:
             self._up = None
         self._take_in(connection)  # what came just before the end
-        _close(connection.client)
+        close_client(connection.client)
         lost = [Ack(connection.token(packet_id), Fate.LOST, "connection lost") for packet_id in connection.sent_s]
         connection.sent_s.clear()
         if lost:
@@ -338,53 +387,13 @@ class MqttLink:
         self._on_change()
 
 
-def probe(options: LinkOptions) -> str:
-    """
-    Connects once under another client id, disconnects, and says what was found; publishes nothing.
-
-    Raises LinkError with the reason when the broker cannot be used.
-    """
-    problems: list[str] = []
-    for protocol in ("5", "3.1.1") if options.protocol == "auto" else (options.protocol,):
-        answer: SimpleQueue[ReasonCode] = SimpleQueue()
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"{options.client_id}-check",
-            protocol=paho.MQTTv5 if protocol == "5" else paho.MQTTv311,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = options.connect_timeout_s
-        client.on_connect = lambda _client, _data, _flags, code, _given: answer.put(code)  # noqa: B023  # used at once
-        try:
-            if options.username is not None:
-                client.username_pw_set(options.username, options.password())
-            if options.tls is not None:
-                client.tls_set_context(tls_context(options.tls))
-            client.connect(options.host, options.port, keepalive=options.keepalive_s)
-            for _ in range(int(options.connect_timeout_s * 10)):
-                if client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS or not answer.empty():
-                    break
-            code = answer.get_nowait()
-        except (OSError, ValueError) as error:
-            raise LinkError(_network_reason(error)) from None
-        except Empty:
-            problems.append(f"no answer to MQTT {protocol}")
-            continue
-        finally:
-            _close(client)
-        if not code.is_failure:
-            return f"answers, MQTT {protocol}"
-        problems.append(f"MQTT {protocol}: {code}")
-    raise LinkError("; ".join(problems))
-
-
-def _close(client: paho.Client) -> None:
+def close_client(client: paho.Client) -> None:
     """Ends the TCP connection as a vanished client would, so that the broker publishes the will where one is due."""
     client.on_connect = client.on_disconnect = client.on_publish = None
     client._reset_sockets()  # noqa: SLF001  # else its pair of waking sockets stays open until the garbage is collected
 
 
-def _network_reason(error: Exception) -> str:
+def network_reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

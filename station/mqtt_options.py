@@ -36,6 +36,7 @@ class LinkOptions:
     keepalive_s: int = 20
     ack_timeout_s: float = 20.0
     connect_timeout_s: float = 5.0
+    commands: tuple[str, ...] = ()  # which are listened to, below TOPIC/command/
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:

@@ -9,6 +9,8 @@ from queue import SimpleQueue
 from station.errors import DetectorError, GateError
 from station.types import (
     Ack,
+    Answer,
+    Decision,
     Defect,
     Entry,
     Fate,
@@ -58,20 +60,27 @@ class FakeDetector:
 
 
 class FakeGate:
-    """Remembers what it showed; raises GateError when *broken*. *before* is called first, to look at the world then."""
+    """Remembers what it showed; raises *broken*, if given. *before* is called first, to look at the world then."""
 
     def __init__(
-        self, *, broken: bool = False, before: Callable[[Inspection], None] = lambda _inspection: None
+        self, *, broken: GateError | None = None, before: Callable[[Answer], None] = lambda _answer: None
     ) -> None:
-        self.shown: list[Inspection] = []
-        self._broken = broken
+        self.shown: list[Answer] = []
+        self.told: list[str] = []
+        self.broken = broken
         self._before = before
 
-    def show(self, inspection: Inspection) -> None:
-        self._before(inspection)
-        if self._broken:
-            raise GateError("no answer from the gate")
-        self.shown.append(inspection)
+    def show(self, answer: Answer) -> None:
+        self._before(answer)
+        if self.broken is not None:
+            raise self.broken
+        self.shown.append(answer)
+
+    def busy(self, busy: bool) -> None:
+        self.told.append("busy" if busy else "ready")
+
+    def safe(self, why: str) -> None:
+        self.told.append(f"safe: {why}")
 
 
 class FakeEvidence:
@@ -89,6 +98,7 @@ class FakeLedger:
 
     def __init__(self) -> None:
         self.commits: list[tuple[str, int, Message]] = []
+        self.amended: Decision | None = None
         self._entries: dict[str, Entry] = {}
 
     def record(self, inspection: Inspection, make: Callable[[Entry], Message], *, owed: bool) -> Entry:
@@ -100,7 +110,8 @@ class FakeLedger:
         self.commits.append(("owed" if owed else "recorded", entry.seq, make(entry)))
         return entry
 
-    def seal(self, entry: Entry, message: Message) -> None:
+    def seal(self, entry: Entry, message: Message, *, amended: Decision | None = None) -> None:
+        self.amended = amended
         self.commits.append(("sealed", entry.seq, message))
 
 

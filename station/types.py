@@ -56,11 +56,54 @@ class Defect:
 
 
 @dataclass(frozen=True, slots=True)
+class Trigger:
+    """
+    The line asks for the inspection of one board, and is owed exactly one answer.
+
+    *id* becomes the board's event id. *kind* is what asked (``serial``, ``mqtt``, ``http``, ``modbus``), *number* what
+    it called the board. *at* is UTC; *at_s* the same moment on ``time.monotonic``.
+    """
+
+    id: str
+    kind: str
+    at: datetime
+    at_s: float
+    number: int | None = None
+    board_serial: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the line is told of one board; *trigger* is None where nobody asked (a folder, a free-running camera)."""
+
+    event_id: str
+    verdict: Verdict
+    reason: str
+    trigger: Trigger | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """
+    One picture of a camera.
+
+    *number* counts what the camera delivered: a gap is what was skipped. *began_s* is the earliest moment at which its
+    exposure can have begun, *arrived_s* when it was there (both ``time.monotonic``), *taken_at* the latter in UTC.
+    """
+
+    image: Image
+    number: int
+    began_s: float
+    arrived_s: float
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """
     One picture of one board, or the news that there is none to be had.
 
-    *id* is the board's event id for ever: a UUID, minted once when the board was taken.
+    *id* is the board's event id for ever: a UUID, minted once when the board was taken or asked for.
     *image* is None exactly when *problem* says why the picture cannot be judged.
     *sha256* is of the original bytes (hex), empty when they could not be read.
     """
@@ -73,6 +116,7 @@ class Frame:
     board_serial: str | None = None
     sha256: str = ""
     problem: str | None = None
+    trigger: Trigger | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +272,47 @@ class Detector(Protocol):
     def detect(self, image: Image) -> list[Defect]: ...
 
 
-class Gate(Protocol):
-    """Must return within the line's deadline. Raises GateError when the result may not have reached the line."""
+class Camera(Protocol):
+    """
+    What takes pictures. It opens, watches and reopens its device by itself, in a loop of its own.
 
-    def show(self, inspection: Inspection) -> None: ...
+    ``shot`` waits for the newest picture that began at *since_s* (``time.monotonic``) or later and whose number is
+    above *after*, at most *within_s*. Raises CameraError at once when the camera is away, or when none came in time.
+    """
+
+    def shot(self, *, since_s: float, after: int = 0, within_s: float) -> Shot: ...
+
+
+class Port(Protocol):
+    """
+    One open serial port, shared by who reads and who writes. It opens and reopens itself, in a loop of its own.
+
+    ``listen``: *on_line* gets each whole line without its terminator, and when its last byte came (``time.monotonic``);
+    *on_open* is called after each opening, before any line. Both run in the port's thread and must be quick.
+    ``write`` may be called from any thread; raises GateError when the port is away or does not take the bytes in time.
+    """
+
+    @property
+    def connected(self) -> bool: ...
+
+    def listen(self, on_line: Callable[[bytes, float], None], on_open: Callable[[], None] = lambda: None) -> None: ...
+
+    def write(self, data: bytes) -> None: ...
+
+
+class Gate(Protocol):
+    """
+    Makes the physical result happen. Called by one thread at a time; must return within the line's deadline.
+
+    Raises GateError when the answer may not have reached the line. ``busy`` tells that a board is being inspected
+    (True) or the next may come (False); ``safe`` puts everything into the state in which nothing passes.
+    """
+
+    def show(self, answer: Answer) -> None: ...
+
+    def busy(self, busy: bool) -> None: ...
+
+    def safe(self, why: str) -> None: ...
 
 
 class Evidence(Protocol):
@@ -247,12 +328,12 @@ class Ledger(Protocol):
     *make* turns the entry just numbered into the message to send. With ``owed=True`` the message may be published as
     soon as ``record`` returns; with ``owed=False`` it waits for ``seal``, which replaces it (a crash in between leaves
     the one that ``record`` wrote, and the next start owes it). Recording an id again returns its first entry and
-    changes nothing.
+    changes nothing. *amended*: what the board's decision became since it was recorded.
     """
 
     def record(self, inspection: Inspection, make: Callable[[Entry], Message], *, owed: bool) -> Entry: ...
 
-    def seal(self, entry: Entry, message: Message) -> None: ...
+    def seal(self, entry: Entry, message: Message, *, amended: Decision | None = None) -> None: ...
 
 
 class Outbox(Protocol):

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from station.errors import LedgerError
+from station.errors import GateError, GateLateError, LedgerError
 from station.line import Bench, Listeners, answer, inspect, run_line, seal
 from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
-from station.types import Box, Defect, Entry, Frame, Gate, Inspection, Message, Recipe, Verdict
+from station.types import Box, Decision, Defect, Entry, Frame, Gate, Inspection, Message, Recipe, Verdict
 
 SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
 
@@ -51,7 +51,7 @@ def test_a_picture_without_a_board_is_unknown_and_the_detector_is_not_asked() ->
 
 def settle(ledger: FakeLedger, gate: Gate | None, evidence: FakeEvidence) -> None:
     inspection = inspect(frame(), bench())
-    entry, shown = answer(inspection, "aoi-1", gate=gate, ledger=ledger)
+    inspection, entry, shown = answer(inspection, "aoi-1", gate=gate, ledger=ledger)
     nobody = Listeners(inspected=lambda _: None, worked=lambda: None, committed=lambda: None)
     seal(inspection, entry, shown, station="aoi-1", ledger=ledger, evidence=evidence, then=nobody)
 
@@ -72,7 +72,7 @@ class Run:
                 run_line(
                     self.stop,
                     source=source,
-                    bench=bench(),
+                    choose=lambda _frame: bench(),
                     gate=gate,
                     ledger=ledger,
                     evidence=FakeEvidence("2026-11-23/a.jpg"),
@@ -131,8 +131,21 @@ def test_the_verdict_is_on_disk_before_the_gate_shows_it_and_the_event_waits_for
 
 def test_a_gate_in_trouble_is_an_outcome_and_not_the_end_of_the_line() -> None:
     ledger = FakeLedger()
-    settle(ledger, FakeGate(broken=True), FakeEvidence())
+    settle(ledger, FakeGate(broken=GateError("no answer from the gate")), FakeEvidence())
     assert json.loads(ledger.commits[-1][2].payload)["gate"] == "failed"
+
+
+def test_a_board_whose_result_came_too_late_is_on_record_as_the_line_was_answered() -> None:
+    ledger = FakeLedger()
+    late = GateLateError("no result within 200 ms ([trigger] answer_ms)")
+    settle(ledger, FakeGate(broken=late), FakeEvidence())
+    assert ledger.amended is not None
+    assert ledger.amended.verdict is Verdict.UNKNOWN
+    event = json.loads(ledger.commits[-1][2].payload)
+    assert (event["gate"], event["verdict"], ledger.commits[-1][2].topic) == ("late", "unknown", "inspection/unknown")
+    assert event["reason"].startswith("late: no result within 200 ms")
+    assert "it would have been fail: short 0.91" in event["reason"]
+    assert event["defects"], "what was found is told all the same"
 
 
 def test_a_board_that_cannot_be_recorded_is_not_shown_and_the_next_is_not_taken() -> None:
@@ -151,7 +164,7 @@ def test_a_board_that_cannot_be_recorded_is_not_shown_and_the_next_is_not_taken(
 
 def test_a_seal_that_fails_ends_the_line_before_another_board_is_answered() -> None:
     class Unsealable(FakeLedger):
-        def seal(self, entry: Entry, message: Message) -> None:
+        def seal(self, entry: Entry, message: Message, *, amended: Decision | None = None) -> None:
             raise LedgerError("disk full")
 
     gate, ledger = FakeGate(), Unsealable()

@@ -15,7 +15,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from station.errors import LinkError
-from station.mqtt import probe
+from station.mqtt_probe import probe
 from station.mqtt_options import Tls
 from station.publish import run_publish
 from station.testing import FakeOutbox

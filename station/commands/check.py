@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from station.config import MB, Settings
+from station.config import Settings
 from station.disk import free_bytes
 from station.errors import ConfigError, LedgerError, LinkError, ModelError
 from station.judge import build_judge
 from station.ledger_file import examine
-from station.mqtt import probe
+from station.mqtt_probe import probe
 from station.parts import build_reference, check_apart, check_labels, link_options
+from station.sections import MB
 
 
 @dataclass(frozen=True, slots=True)

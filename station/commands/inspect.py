@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from station.clock import clock_synced
-from station.config import MB, Settings
+from station.config import Settings
 from station.drawing import drawn
 from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
@@ -21,6 +21,7 @@ from station.judge import build_judge
 from station.line import Bench, inspect
 from station.parts import build_recipe, make_folder, recipe_sha256
 from station.picture import decode, look, refusal
+from station.sections import MB
 from station.types import Frame, Inspection, Verdict
 
 STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}

@@ -1,0 +1,175 @@
+"""The sections of the configuration: every key, its default, and what it accepts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from station.config_words import accepted
+
+MB = 1_000_000
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Megabytes = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StationSection(Section):
+    name: str = Field("aoi-1", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    topic: str = Field("factory/line1/aoi-1", min_length=1, pattern=r"^[^+#\x00$/][^+#\x00]*$")
+    data_dir: Path = Path("data")
+
+
+class FolderSection(Section):
+    kind: Literal["folder"] = "folder"
+    path: Path = Path("inbox")
+    after: Literal["move", "leave"] = "move"
+    subfolders: bool = False
+    polling: Literal["auto", "always"] = "auto"
+    serial_pattern: str = ""
+    scan_s: Seconds = 30.0
+    unchanged_s: Seconds = 30.0
+    max_file_mb: Megabytes = 100.0
+    max_pixels_mp: Megabytes = 150.0
+
+    @field_validator("serial_pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from None
+        return value
+
+
+class TilesTable(Section):
+    size: int = Field(ge=64, le=8192)
+    overlap: float = Field(0.2, gt=0)
+
+    @property
+    def overlap_px(self) -> int:
+        return round(self.overlap * self.size if self.overlap < 1 else self.overlap)
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> TilesTable:
+        if not 32 <= self.overlap_px <= self.size // 2:
+            raise ValueError(f"tiles of {self.size} pixels can overlap by 32 to {self.size // 2}")
+        return self
+
+
+class DetectorSection(Section):
+    kind: Literal["network", "golden", "both"] = "network"
+    model: str = "store"
+    backend: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    threads: int = Field(0, ge=0, le=256)
+    confidence: Share = 0.25
+    iou: Share = 0.45
+    tiles: Literal["auto", "off"] | TilesTable = "auto"
+
+    @field_validator("tiles", mode="before")
+    @classmethod
+    def _one_error(cls, value: object) -> object:
+        if value in ("auto", "off") or isinstance(value, TilesTable):
+            return value
+        try:
+            return TilesTable.model_validate(value)
+        except ValidationError as error:
+            forms = 'give "auto", "off", or a table as { size = 640, overlap = 128 }'
+            why = accepted(error.errors()[0], TilesTable) if isinstance(value, dict) else ""
+            raise ValueError(f"{forms}{f' ({why})' if why else ''}") from None
+
+
+class IgnoreSection(Section):
+    name: str = Field(min_length=1)
+    x: float
+    y: float
+    width: float = Field(gt=0)
+    height: float = Field(gt=0)
+
+
+class RecipeSection(Section):
+    name: str = "default"
+    threshold: Share = 0.5
+    thresholds: dict[str, Share] = {}
+    min_area_px: float = Field(0.0, ge=0)
+    ignore: tuple[IgnoreSection, ...] = ()
+    template: Path | None = None
+    registration_limit: Share = 0.7
+    min_contrast: float = Field(12.0, ge=0, le=255)
+
+
+class MqttSection(Section):
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    client_id: str = Field("", max_length=128)
+    username: str = ""
+    password_file: Path | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keepalive_s: int = Field(20, ge=5, le=3600)
+    ack_timeout_s: Seconds = 20.0
+    heartbeat_s: Seconds = 10.0
+    commands: tuple[Literal["recipe", "challenge"], ...] = ()
+    window: int = Field(20, ge=1, le=1000)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _number_too(cls, value: object) -> object:
+        return str(value) if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> MqttSection:
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file need tls = true")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file belong together: give both or none")
+        return self
+
+
+class HttpSection(Section):
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    commands: tuple[Literal["recipe", "challenge"], ...] = ()
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        if value not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError("must be a loopback address (127.0.0.1, ::1 or localhost): this port has no login")
+        return value
+
+
+class EvidenceSection(Section):
+    keep: Literal["all", "rejects", "none"] = "rejects"
+    keep_days: Days = 30.0
+    max_mb: Megabytes = 5000.0
+    stop_below_mb: Megabytes = 1000.0
+
+
+class LedgerSection(Section):
+    keep_days: Days = 90.0
+    stop_below_mb: Megabytes = 200.0
+
+
+class LogSection(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value

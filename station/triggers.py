@@ -1,0 +1,127 @@
+"""The triggers that wait, in their order: each is journalled, numbered by an event id, and never forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Protocol
+
+import structlog
+
+from station.errors import LedgerError
+from station.types import Answer, Trigger
+
+log = structlog.get_logger(__name__)
+
+FLOOD = 10_000  # triggers that wait: more than a line makes in an hour, and so noise
+
+Reply = Callable[[Answer], None]
+"""Where the answer to one trigger goes, besides the gate. Quick, and it raises nothing."""
+
+
+class Journal(Protocol):
+    """What must be durable about a trigger. Raises LedgerError."""
+
+    def arrived(self, trigger: Trigger, /) -> None: ...
+
+    def recorded(self, trigger_id: str, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trigger in the queue; *missed* says why no picture will be taken for it, None: one will."""
+
+    trigger: Trigger
+    missed: str | None
+
+
+class Triggers:
+    """
+    The queue between those who trigger (any thread) and the source that takes the pictures (the line's thread).
+
+    At most *limit* triggers wait for their picture; what comes beyond is queued all the same, in its order, and
+    answered UNKNOWN without one. *expect* hears of each trigger, with its reply, before anybody can answer it.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        limit: int,
+        journal: Journal,
+        expect: Callable[[Trigger, Reply | None], None],
+        on_arrived: Callable[[str | None], None] = lambda _missed: None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._kind = kind
+        self._limit = limit
+        self._journal = journal
+        self._expect = expect
+        self._on_arrived = on_arrived
+        self._monotonic = monotonic
+        self._now = now
+        self._changed = threading.Condition()
+        self._queue: deque[Asked] = deque()
+        self._flooded = 0
+
+    def arrived(
+        self,
+        number: int | None = None,
+        board_serial: str | None = None,
+        at_s: float | None = None,
+        *,
+        reply: Reply | None = None,
+    ) -> Trigger | None:
+        """
+        Takes one trigger, which came at *at_s* (``time.monotonic``; None: now). Returns when it is on disk.
+
+        None: so many wait that this can only be noise; it is counted, and gets no answer.
+        """
+        now_s = self._monotonic()
+        at_s = now_s if at_s is None else at_s
+        at = datetime.fromtimestamp(self._now().timestamp() - (now_s - at_s), timezone.utc)
+        trigger = Trigger(str(uuid.uuid4()), self._kind, at, at_s, number, board_serial)
+        with self._changed:  # held over the commit: who came first is first on disk, in the queue and at the gate
+            if len(self._queue) >= FLOOD:
+                self._flooded += 1
+                if (
+                    self._flooded & (self._flooded - 1) == 0
+                ):  # the 1st, 2nd, 4th, 8th ...: a flood must not fill the log
+                    log.error("triggers flooded", waiting=len(self._queue), refused=self._flooded)
+                return None
+            try:
+                self._journal.arrived(trigger)
+            except LedgerError as error:  # it is answered all the same; only a crash could now forget it
+                log.error("trigger not journalled", event_id=trigger.id, error=str(error))
+            waiting = sum(one.missed is None for one in self._queue)
+            missed = None
+            if waiting > self._limit:  # one is under way, the others wait
+                missed = f"missed: {self._limit} triggers were waiting already ([trigger] queue)"
+            self._expect(trigger, reply)
+            self._queue.append(Asked(trigger, missed))
+            self._changed.notify()
+        self._on_arrived(missed)
+        return trigger
+
+    def next(self, *, within_s: float) -> Asked | None:
+        """The oldest trigger whose board is not recorded; the same again until ``recorded``. None: there is none."""
+        with self._changed:
+            if not self._queue:
+                self._changed.wait(within_s)
+            return self._queue[0] if self._queue else None
+
+    def recorded(self, trigger: Trigger) -> None:
+        """The board of the oldest trigger is on disk: the next one may be taken."""
+        with self._changed:
+            if self._queue and self._queue[0].trigger.id == trigger.id:
+                self._queue.popleft()
+        try:
+            self._journal.recorded(trigger.id)
+        except LedgerError as error:  # the next start finds it in the ledger
+            log.error("trigger not journalled", event_id=trigger.id, error=str(error))
