@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import signal
 import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from queue import Full, Queue
 from types import FrameType
 
 import structlog
@@ -19,32 +21,34 @@ from station import __version__
 from station.clock import clock_synced
 from station.config import Settings
 from station.disk import Disks, Room
-from station.errors import ConfigError, LedgerError
-from station.events import utc_text
+from station.errors import LedgerError
+from station.events import to_bytes, utc_text
 from station.evidence import FolderEvidence
 from station.health import Fault, Health
 from station.heartbeat import Vitals, fault_of, heartbeat_of
 from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
-from station.line import Bench, Listeners, log_inspection, run_line
+from station.line import Bench, Listeners, log_inspection, run_line, settle_left_open
+from station.line_sections import HttpTrigger, MqttTrigger
+from station.line_side import build_line_side
 from station.memory import give_back, share_one_heap
 from station.metrics import Gauges, Metrics
 from station.outbox import SqliteOutbox
 from station.parts import (
     build_link,
     build_recipe,
-    check_apart,
     check_labels,
     lock_folder,
-    lock_inbox,
     make_folder,
     recipe_sha256,
 )
 from station.publish import run_publish
+from station.remote import Command, Commands
 from station.sdnotify import Notifier
-from station.sections import MB
-from station.sources.folder import FolderSource
+from station.sections import MB, FolderSection
 from station.supervise import Worker
+from station.today import Books, today
+from station.trigger_journal import TriggerJournal
 from station.types import Inspection, Message, Stop, Verdict
 
 log = structlog.get_logger(__name__)
@@ -55,12 +59,13 @@ DRAIN_S = 5.0
 WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
 CONVERTING_S = 60.0  # more time to start for a child that converts a model, each time it has moved on
+COMMANDS = 100  # that wait; what comes beyond is refused in the log
 UNSAID = 100  # faults that wait for room on the disk
 PRUNE_CHUNKS = 20  # of some hundred rows each, a minute: more than any line makes, and never long
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
 # machine takes seconds at the most; the link's longest wait is the resolver's.
-LIMITS_S = {"line": 30.0, "publish": 30.0, "mqtt": 180.0}
+LIMITS_S = {"line": 30.0, "publish": 30.0, "mqtt": 180.0, "commands": 30.0}
 
 
 class Station:
@@ -84,14 +89,12 @@ class Station:
         # Config -> ledger -> model -> link -> workers -> web: what the next part needs is there, and safe.
         data_dir = make_folder(settings.station.data_dir, "[station] data_dir")
         self._lock = lock_folder(data_dir)
-        check_apart(data_dir, settings.source.path)
         opened = open_ledger(data_dir / "ledger.db")
         self._ledger: SqliteLedger = opened.ledger
         self._outbox = SqliteOutbox(data_dir / "ledger.db")
         self._health = Health(on_fault=self._on_fault)
         self._disks = Disks(
-            # An inbox that may only be read is not ours to keep free.
-            [data_dir, settings.source.path] if settings.source.after == "move" else [data_dir],
+            [data_dir, *_inbox(settings)],
             evidence_floor_bytes=int(settings.evidence.stop_below_mb * MB),
             stop_floor_bytes=int(settings.ledger.stop_below_mb * MB),
         )
@@ -109,15 +112,26 @@ class Station:
             self._health.begin("model_fallback", ready.fallback)
         self._recipe = build_recipe(settings)
         self._metrics = Metrics(version=__version__, model=self._detector.model.name, read=self._gauges)
-        self._link = build_link(settings, self._health, self._on_link_change)
-        self._source = self._build_source()
-        self._inbox_lock = lock_inbox(settings.source.path)
+        self._commands: Queue[Command] = Queue(COMMANDS)
+        self._link = build_link(settings, self._health, self._on_link_change, self._on_command)
+        self._side = build_line_side(
+            settings, ledger=self._ledger, health=self._health, metrics=self._metrics, on_backlog=self._on_backlog
+        )
         if opened.quarantined:
             self._health.begin(
                 "ledger_quarantined",
                 f"the ledger was damaged ({opened.damage}) and lies in {opened.quarantined}; "
                 f"{opened.salvaged} events that were owed could be saved",
             )
+        self._bench = Bench(
+            detector=self._detector,
+            recipe=self._recipe,
+            recipe_sha256=recipe_sha256(self._recipe),
+            station=settings.station.name,
+            clock_synced=clock_synced,
+        )
+        if self._side.journal is not None:
+            settle_left_open(self._side.journal, self._ledger, self._bench)
         self._workers = self._build_workers()
 
     def run(self) -> None:
@@ -129,12 +143,18 @@ class Station:
             from station.web.api import create_api
             from station.web.server import WebServer
 
-            api = create_api(health=self._health, vitals=self._vitals, metrics=self._metrics.text)
+            api = create_api(
+                health=self._health,
+                vitals=self._vitals,
+                metrics=self._metrics.text,
+                carry_out=self._http_commands().carry_out,
+                answer_s=self._longest_answer_s(),
+            )
             web = WebServer(api, host=self._settings.http.host, port=self._settings.http.port)
             web.start()
         give_back()
         for name, worker in self._workers.items():
-            self._health.watch(name, limit_s=LIMITS_S[name])
+            self._health.watch(name, limit_s=self._limit_s(name))
             worker.start()
         self._notifier.ready()
         log.info(
@@ -142,7 +162,7 @@ class Station:
             station=self._settings.station.name,
             version=__version__,
             model=self._detector.model.name,
-            inbox=str(self._settings.source.path),
+            source=self._side.where,
             start_s=round(time.monotonic() - self._started_s, 2),
         )
         self._tick_until_asked()
@@ -151,37 +171,35 @@ class Station:
         self._notifier.stopping()
         if web is not None:
             web.stop(within_s=WEB_STOP_S)
-        for name, within_s in (("line", LINE_STOP_S), ("publish", DRAIN_S + 1.0), ("mqtt", 5.0)):
-            if name in self._workers and not self._workers[name].stop(within_s=within_s):
-                log.warning("loop did not stop in time", loop=name, within_s=within_s)
+        # Upstream first. The line's side answers what is still open before its gate goes safe and its ports close.
+        self._stop_worker("commands", 1.0)
+        self._stop_worker("line", LINE_STOP_S)
+        self._stop_worker("answers", 1.0)
+        if self._side.gate is not None:
+            self._side.gate.safe("the station was stopped")
+        for name in self._side.loops:
+            self._stop_worker(name, 1.0)
+        self._stop_worker("publish", DRAIN_S + 1.0)
+        self._stop_worker("mqtt", 5.0)
+        if self._side.journal is not None:
+            self._side.journal.close()
         self._outbox.close()
         self._ledger.close()
         self._lock.close()
-        if self._inbox_lock is not None:
-            os.close(self._inbox_lock)
+        if self._side.inbox is not None:
+            os.close(self._side.inbox)
         log.info("station stopped")
         if self._health.restart_wanted is not None:
             raise LedgerError(f"stopped to be started anew: {self._health.restart_wanted}")
 
-    def _build_source(self) -> FolderSource:
-        wanted = self._settings.source
-        with contextlib.suppress(
-            ConfigError
-        ):  # a share that is away at the moment: the source says so, and waits for it
-            make_folder(wanted.path, "[source] path")
-        return FolderSource(
-            wanted.path,
-            after=wanted.after,
-            recorded=self._ledger.recorded,
-            serial_pattern=re.compile(wanted.serial_pattern) if wanted.serial_pattern else None,
-            subfolders=wanted.subfolders,
-            polling=True if wanted.polling == "always" else None,
-            scan_every_s=wanted.scan_s,
-            unchanged_s=wanted.unchanged_s,
-            max_bytes=int(wanted.max_file_mb * MB),
-            max_pixels=int(wanted.max_pixels_mp * MB),
-            on_backlog=self._on_backlog,
-        )
+    def _stop_worker(self, name: str, within_s: float) -> None:
+        worker = self._workers.get(name)
+        if worker is not None and not worker.stop(within_s=within_s):
+            log.warning("loop did not stop in time", loop=name, within_s=within_s)
+
+    def _limit_s(self, loop: str) -> float:
+        side = self._side.loops.get(loop)
+        return LIMITS_S[loop] if side is None else side.limit_s
 
     def _build_workers(self) -> dict[str, Worker]:
         workers: dict[str, Worker] = {}
@@ -194,15 +212,9 @@ class Station:
         def line(stop: Stop) -> None:
             run_line(
                 stop,
-                source=self._source,
-                bench=Bench(
-                    detector=self._detector,
-                    recipe=self._recipe,
-                    recipe_sha256=recipe_sha256(self._recipe),
-                    station=self._settings.station.name,
-                    clock_synced=clock_synced,
-                ),
-                gate=None,
+                source=self._side.source,
+                choose=lambda _frame: self._bench,
+                gate=self._side.gate,
                 ledger=self._ledger,
                 evidence=self._evidence,
                 may_take=lambda: self._disks.room() is not Room.FULL,
@@ -212,9 +224,13 @@ class Station:
                 ),
             )
 
+        for name, loop in self._side.loops.items():
+            add(name, loop.run)
         add("line", line)
         if self._link is not None:
             link = self._link
+            if link.commands:
+                add("commands", partial(self._mqtt_commands().run, queue=self._commands, beat=self._health.beat))
 
             def publish(stop: Stop) -> None:
                 run_publish(
@@ -279,10 +295,13 @@ class Station:
             )
 
     def _keep_house(self) -> None:
-        keep_days, keep_ids = self._settings.ledger.keep_days, self._settings.source.after == "leave"
+        source, keep_days = self._settings.source, self._settings.ledger.keep_days
+        keep_ids = isinstance(source, FolderSection) and source.after == "leave"
         for _ in range(PRUNE_CHUNKS):
             if not self._outbox.prune(keep_days=keep_days, keep_ids=keep_ids):
                 break
+        if self._side.journal is not None:
+            self._side.journal.prune(keep_days=keep_days)
 
     def _on_inspected(self, inspection: Inspection) -> None:
         self._counts[inspection.decision.verdict.value] += 1
@@ -317,6 +336,25 @@ class Station:
         self._owes.set()
         self._workers["mqtt"].worked()
 
+    def _mqtt_commands(self) -> Commands:
+        triggers = self._side.triggers if isinstance(self._settings.trigger, MqttTrigger) else None
+        return Commands(trigger=None if triggers is None else triggers.arrived)
+
+    def _http_commands(self) -> Commands:
+        triggers = self._side.triggers if isinstance(self._settings.trigger, HttpTrigger) else None
+        return Commands(trigger=None if triggers is None else triggers.arrived)
+
+    def _longest_answer_s(self) -> float:
+        trigger = self._settings.trigger
+        return trigger.answer_ms / 1e3 if isinstance(trigger, HttpTrigger) else 0.0
+
+    def _on_command(self, name: str, payload: bytes, respond: Callable[[bytes], None]) -> None:
+        """In the link's thread, within paho's locks: it only queues."""
+        try:
+            self._commands.put_nowait(Command(name, payload, lambda document: respond(to_bytes(document))))
+        except Full:
+            log.error("command refused", command=name, reason=f"{COMMANDS} wait already")
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._asked.is_set():
             os._exit(0)  # the ledger is durable, so the second Ctrl-C may be rude
@@ -350,4 +388,19 @@ class Station:
             faults=tuple(self._health.faults()),
             free_mb=self._disks.free_bytes() / MB,
             backlog=self._backlog,
+            today=today(
+                datetime.now(timezone.utc),
+                boards_since=self._ledger.boards_since,
+                books=None if self._side.journal is None else partial(_books, self._side.journal),
+            ),
         )
+
+
+def _books(journal: TriggerJournal, since_s: float) -> Books:
+    return journal.books(since_s=since_s)
+
+
+def _inbox(settings: Settings) -> list[Path]:
+    """The inbox whose disk must have room; one that may only be read is not ours to keep free."""
+    wanted = settings.source
+    return [wanted.path] if isinstance(wanted, FolderSection) and wanted.after == "move" else []

@@ -13,6 +13,7 @@ What can go wrong, by what to do about it.
     │   ├── LedgerDamagedError  the next start sets it aside and saves what reads: restart    exit 1
     │   └── LedgerTooNewError   made by a newer station: the operator must decide    exit 1
     ├── LinkError        the broker cannot be reached as configured
+    │   └── RefusedError  it answers, and does not let us in: trying again as we are does not help
     ├── CommandError     a command from outside is not understood, or not allowed
     ├── LabelsError      a folder of labelled boards cannot be used: the text names file and line
     └── BackupError      a backup cannot be made or restored: nothing was changed
@@ -69,6 +70,10 @@ class LinkError(StationError):
 
 class CommandError(StationError):
     """Raised when a command from outside cannot be carried out: the text goes back to who sent it."""
+
+
+class RefusedError(LinkError):
+    """Raised when the broker answers and does not let us in: somebody must mend the login, or the protocol."""
 
 
 class LabelsError(StationError):

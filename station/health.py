@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something is wrong: a constant *code* (``broker_away``), what it means, and since when (UNIX time, s)."""
+    """
+    Something is wrong: a constant *code* (``broker_away``), what it means, and since when (UNIX time, s).
+
+    *lasted_s* is how long it lasted, whatever was done to the clock; 0 until it has ended.
+    """
 
     code: str
     detail: str
     since_s: float
+    lasted_s: float = 0.0
 
 
 class Health:
@@ -38,6 +43,7 @@ class Health:
         self._beats: dict[str, float] = {}
         self._limits_s: dict[str, float] = {}
         self._faults: dict[str, Fault] = {}
+        self._began_s: dict[str, float] = {}  # the same by the monotonic clock
         self._failing: dict[str, str] = {}
         self.restart_wanted: str | None = None  # why only a start from the beginning helps
 
@@ -66,6 +72,7 @@ class Health:
             known = self._faults.get(code)
             fault = Fault(code, detail, known.since_s if known else self._wall())
             self._faults[code] = fault
+            self._began_s.setdefault(code, self._monotonic())
         if known is None:
             self._on_fault(fault, True)
 
@@ -73,8 +80,9 @@ class Health:
         """Fault *code* is gone. Saying it of a fault that is not there is fine."""
         with self._lock:
             fault = self._faults.pop(code, None)
+            lasted_s = self._monotonic() - self._began_s.pop(code, 0.0)
         if fault is not None:
-            self._on_fault(fault, False)
+            self._on_fault(replace(fault, lasted_s=lasted_s), False)
 
     def faults(self) -> list[Fault]:
         """What is wrong at the moment, oldest first."""

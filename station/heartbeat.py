@@ -8,6 +8,7 @@ from typing import Any
 
 from station.events import to_bytes, utc_text
 from station.health import Fault
+from station.today import Today
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Vitals:
     faults: tuple[Fault, ...]
     free_mb: float
     backlog: int
+    today: Today
 
     @property
     def ready(self) -> bool:
@@ -52,6 +54,7 @@ def heartbeat_of(vitals: Vitals) -> bytes:
             "ready": vitals.ready,
             "inspections": vitals.inspections,
             "last_seq": vitals.last_seq,
+            "today": today_document(vitals.today),
             "backlog": vitals.backlog,
             "owed": {"events": vitals.owed, "oldest_s": round(vitals.owed_oldest_s, 1), "refused": vitals.refused},
             "mqtt": {"protocol": vitals.protocol},
@@ -60,6 +63,22 @@ def heartbeat_of(vitals: Vitals) -> bytes:
             "faults": [fault_document(fault) for fault in vitals.faults],
         }
     )
+
+
+def today_document(today: Today) -> dict[str, Any]:
+    triggers = today.triggers
+    return {
+        "since": utc_text(today.since),
+        "boards": today.boards,
+        "triggers": None
+        if triggers is None
+        else {
+            "seen": triggers.seen,
+            "answered": triggers.answered,
+            "unanswered": triggers.unanswered,
+            "recorded": triggers.recorded,
+        },
+    }
 
 
 def fault_of(fault: Fault, *, began: bool, event_id: str, station: str, at: str) -> bytes:

@@ -76,6 +76,7 @@ class SqliteLedger:
         )  # for the other threads, so that they never hold up the line
         self._now = now
         self._uuid: str | None = None
+        self._first_since = (float("-inf"), 0)
         self._unsealed = False
 
     @property
@@ -149,6 +150,17 @@ class SqliteLedger:
         """The last *limit* boards, newest first, for who shows them. Any thread."""
         with self._shared.reading() as db:
             return latest(db, limit)
+
+    def boards_since(self, since_s: float) -> int:
+        """How many boards were recorded at *since_s* (UNIX time) or later. Any thread."""
+        with self._shared.reading() as db:
+            if self._first_since[0] != since_s:  # the same all day long: only its first question reads the whole ledger
+                first = db.execute("SELECT min(seq) FROM inspections WHERE recorded_at >= ?", (since_s,)).fetchone()[0]
+                if first is None:
+                    return 0
+                self._first_since = (since_s, first)
+            count = db.execute("SELECT count(*) FROM inspections WHERE seq >= ?", self._first_since[1:]).fetchone()[0]
+        return int(count)
 
     def notice(self, message: Message) -> bool:
         """

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -25,8 +27,10 @@ from station.types import (
     Inspection,
     Ledger,
     Recipe,
+    Recorded,
     Source,
     Stop,
+    Trigger,
     Verdict,
 )
 
@@ -58,6 +62,22 @@ class Listeners:
     committed: Callable[[], None]
 
 
+class LeftOpen(Protocol):
+    """The triggers of an earlier run (``trigger_journal.TriggerJournal``). Raises LedgerError."""
+
+    def left_open(self) -> list[tuple[Trigger, str | None]]: ...
+
+    def unanswered(self, trigger_id: str, /) -> None: ...
+
+    def recorded(self, trigger_id: str, /) -> None: ...
+
+
+class Known(Ledger, Protocol):
+    """A ledger that can say what it knows of a board."""
+
+    def recorded(self, event_id: str, /) -> Recorded | None: ...
+
+
 def run_line(
     stop: Stop,
     *,
@@ -71,9 +91,10 @@ def run_line(
     listeners: Listeners,
 ) -> None:
     """
-    Inspects until *stop* is set, each board by the bench that *choose* gives it. No board is taken while *may_take* says no (the disk is full): it waits and goes on.
+    Inspects until *stop* is set, each board by the bench that *choose* gives it.
 
-    Raises what the source, the ledger or the detector's host raises; the supervisor runs it again.
+    No board is taken while *may_take* says no (the disk is full): it waits and goes on. Raises what the source, the
+    ledger or the detector's host raises; the supervisor runs it again.
     """
     # Evidence and the seal of one board are done beside the inspection of the next: they wait for the disk, which costs
     # the line nothing then. Leaving the block waits for the last of them.
@@ -183,6 +204,31 @@ def seal(
     late = inspection.decision if shown == GATE_LATE else None
     ledger.seal(entry, event_of(inspection, entry, aftermath, station=station), amended=late)
     then.committed()
+
+
+def settle_left_open(journal: LeftOpen, ledger: Known, bench: Bench) -> int:
+    """
+    Ends what a crash left of earlier triggers, before new ones come; returns how many got no answer.
+
+    A board that is not on record was told nothing, and so rejected, or UNKNOWN when its time was over: it becomes
+    UNKNOWN. Raises LedgerError.
+    """
+    left = journal.left_open()
+    for trigger, answered in left:
+        if ledger.recorded(trigger.id) is None:
+            went = "the station went down"
+            problem = (
+                f"{went} before it answered" if answered is None else f"late: it was answered {answered}, then {went}"
+            )
+            frame = Frame(trigger.id, None, trigger.at, "camera", None, trigger.board_serial, "", problem, trigger)
+            inspection = inspect(frame, bench)
+            after = Aftermath(GATE_UNKNOWN if answered is None else GATE_LATE, None)
+            ledger.record(inspection, partial(event_of, inspection, aftermath=after, station=bench.station), owed=True)
+        journal.unanswered(trigger.id)
+        journal.recorded(trigger.id)
+    if left:
+        log.warning("triggers were left unanswered", triggers=len(left))
+    return len(left)
 
 
 def log_inspection(inspection: Inspection) -> None:

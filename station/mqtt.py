@@ -22,7 +22,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 from station.errors import LinkError
 from station.health import Health
 from station.mqtt_options import LinkOptions, tls_context
-from station.mqtt_protocol import STOLEN_PAUSE_S, End, How, Patience, Protocol, ProtocolChoice, fate_of
+from station.mqtt_protocol import (
+    REFUSED_HINT,
+    STOLEN_PAUSE_S,
+    End,
+    How,
+    Patience,
+    Protocol,
+    ProtocolChoice,
+    fate_of,
+)
 from station.types import Ack, Fate, Stop
 
 log = structlog.get_logger(__name__)
@@ -102,6 +111,11 @@ class MqttLink:
     @property
     def connected(self) -> bool:
         return self._up is not None
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Which commands are listened to."""
+        return self._options.commands
 
     @property
     def protocol_in_use(self) -> Protocol | None:
@@ -297,7 +311,8 @@ class MqttLink:
                 how = How.STOLEN if code == SESSION_TAKEN_OVER else How.DISMISSED
                 return End(how, f"the broker disconnected us: {words}")
             if problem is not MQTTErrorCode.MQTT_ERR_SUCCESS:
-                return End(How.LOST, f"the connection was lost: {paho.error_string(problem)}")
+                words = "" if problem is MQTTErrorCode.MQTT_ERR_CONN_LOST else f": {paho.error_string(problem)}"
+                return End(How.LOST, f"the connection was lost{words}")
             now_s = self._monotonic()
             with self._lock:
                 oldest_s = min([*connection.sent_s.values(), *connection.own_s.values()], default=now_s)
@@ -363,8 +378,12 @@ class MqttLink:
         self._choice.ended(end.how, now_s=self._monotonic())
         stolen = self._patience.stolen(end)
         where = f"{self._options.host}:{self._options.port}"
-        if end.how is How.REFUSED:
-            self._health.begin("broker_refuses", f"{where}: {end.reason}: look at [mqtt] username, password_file, tls")
+        if end.how is How.REFUSED:  # it is there: one fault, and not that it is away as well
+            self._health.end("broker_away")
+            self._health.begin("broker_refuses", f"{where}: {end.reason}: {REFUSED_HINT}; events wait on disk")
+        elif end.how is not How.RETRY_5:
+            self._health.end("broker_refuses")
+            self._health.begin("broker_away", f"{where}: {end.reason}; events wait on disk")
         if stolen:
             self._health.begin(
                 "mqtt_client_id_stolen",
@@ -372,7 +391,6 @@ class MqttLink:
                 "or [mqtt] client_id",
             )
         if end.how is not How.RETRY_5:
-            self._health.begin("broker_away", f"{where}: {end.reason}; events wait on disk")
             log.debug("broker not connected", where=where, how=end.how.value, reason=end.reason)
         return self._patience.pause_s(end, stolen=stolen)
 

@@ -1,16 +1,19 @@
-"""Listening to the broker, for people: ``station watch``. The other file that may import paho."""
+"""Listening to the broker, for people: ``station watch``."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
-from station.errors import LinkError
+from station.errors import LinkError, RefusedError
 from station.mqtt_options import LinkOptions, tls_context
+from station.mqtt_protocol import REFUSED_HINT, login_refused
 from station.types import Stop
+
+TURN_S = 0.2  # how soon a refusal or the stop is noticed
 
 
 def listen(
@@ -24,26 +27,28 @@ def listen(
     """
     Calls *on_message* (topic, payload, retained) for all below the station's topic until *stop*; reconnects by itself.
 
-    *on_link* hears (connected, why). Listens by MQTT 3.1.1, which every broker speaks. Raises LinkError when it
-    cannot be tried as configured.
+    *on_link* hears (connected, why). Listens by MQTT 3.1.1, which every broker speaks. Raises RefusedError when the
+    broker does not let us in, LinkError when it cannot be tried as configured.
     """
+    where = f"{options.host}:{options.port}"
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv311)
-    refused = threading.Event()
+    refusals: list[ReasonCode] = []
 
-    def on_connect(client: paho.Client, _data: object, _flags: object, code: object, _given: object) -> None:
-        if getattr(code, "is_failure", False):
-            refused.set()
-            on_link(False, str(code))
-            return
-        client.subscribe(f"{options.topic}/#", qos=1)
-        on_link(True, f"{options.host}:{options.port}, topics below {options.topic}")
+    def on_connect(client: paho.Client, _data: object, _flags: object, code: ReasonCode, _given: object) -> None:
+        if login_refused(code.value):
+            refusals.append(code)
+        elif code.is_failure:
+            on_link(False, f"{where}: {code}; trying on")
+        else:
+            client.subscribe(f"{options.topic}/#", qos=1)
+            on_link(True, f"{where}, topics below {options.topic}")
 
-    def on_disconnect(_client: paho.Client, _data: object, _flags: object, code: object, _given: object) -> None:
-        if not stop.is_set():
-            on_link(False, str(code))
+    def on_disconnect(_client: paho.Client, _data: object, _flags: object, _code: object, _given: object) -> None:
+        if not stop.is_set() and not refusals:  # of a loss paho knows only "Unspecified error"
+            on_link(False, f"{where}: the connection was lost; trying on")
 
     client.on_connect = on_connect
-    client.on_connect_fail = lambda *_: on_link(False, f"{options.host}:{options.port} is not reached; trying on")
+    client.on_connect_fail = lambda *_: on_link(False, f"{where} is not reached; trying on")
     client.on_disconnect = on_disconnect
     client.on_message = lambda _client, _data, message: on_message(
         message.topic, bytes(message.payload), message.retain
@@ -59,7 +64,9 @@ def listen(
         raise LinkError(f"[mqtt]: {error}") from None
     client.loop_start()
     try:
-        stop.wait()
+        while not stop.wait(TURN_S):
+            if refusals:
+                raise RefusedError(f"{where} refuses the connection: {refusals[0]}: {REFUSED_HINT}")
     finally:
         client.disconnect()
         client.loop_stop()

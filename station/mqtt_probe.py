@@ -8,16 +8,17 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from station.errors import LinkError
-from station.mqtt import close_client, network_reason
+from station.errors import LinkError, RefusedError
+from station.mqtt import WRONG_PROTOCOL, close_client, network_reason
 from station.mqtt_options import LinkOptions, tls_context
+from station.mqtt_protocol import REFUSED_HINT, login_refused
 
 
 def probe(options: LinkOptions) -> str:
     """
     Connects once under another client id, disconnects, and says what was found; publishes nothing.
 
-    Raises LinkError with the reason when the broker cannot be used.
+    Raises LinkError with the reason when the broker cannot be used, RefusedError when it does not let us in.
     """
     problems: list[str] = []
     for protocol in ("5", "3.1.1") if options.protocol == "auto" else (options.protocol,):
@@ -50,4 +51,6 @@ def probe(options: LinkOptions) -> str:
         if not code.is_failure:
             return f"answers, MQTT {protocol}"
         problems.append(f"MQTT {protocol}: {code}")
+        if login_refused(code.value) and (code.value != WRONG_PROTOCOL or options.protocol != "auto"):
+            raise RefusedError(f"refuses the connection: {problems[-1]}: {REFUSED_HINT}")
     raise LinkError("; ".join(problems))

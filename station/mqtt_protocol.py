@@ -24,6 +24,11 @@ STOLEN_PAUSE_S = 60.0  # another client has our id: taking it back at once would
 BUSY_CODES = frozenset({0x80, 0x83, 0x91, 0x93, 0x96, 0x97})
 
 
+# CONNACK codes that a broker in trouble gives to anyone: it may take us as we are a little later (ibid., 3.2.2.2).
+NOT_NOW_CODES = frozenset({0x80, 0x83, 0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F})
+REFUSED_HINT = "look at [mqtt] username, password_file, tls"
+
+
 class How(Enum):
     """How a connection ended, as far as it decides what to do next."""
 
@@ -131,6 +136,11 @@ class Patience:
         limit_s = RETRY_UNWANTED_MOST_S if unwanted else RETRY_MOST_S
         doublings = min(max(self._failures, self._short_lives), 16)
         return min(RETRY_FIRST_S * 2.0**doublings, limit_s) * (0.5 + 0.5 * self._chance())
+
+
+def login_refused(code: int) -> bool:
+    """The broker does not want us as we are: trying again does not help. By the reason code of its CONNACK."""
+    return code >= 0x80 and code not in NOT_NOW_CODES
 
 
 def fate_of(code: int) -> Fate:

@@ -18,9 +18,11 @@ from station.detectors.yolo import NetworkDetector, Tiling, needs_template
 from station.errors import ConfigError
 from station.events import state_of, to_bytes
 from station.health import Health
+from station.line_sections import MqttTrigger
 from station.memory import give_back
-from station.mqtt import MqttLink
+from station.mqtt import MqttLink, OnCommand
 from station.mqtt_options import LinkOptions, Tls
+from station.sections import MB, FolderSection
 from station.types import Box, Recipe, Region
 
 CREDENTIAL = "mqtt-password"  # the name in the unit's LoadCredential
@@ -116,7 +118,9 @@ def recipe_sha256(recipe: Recipe) -> str:
     return hashlib.sha256(to_bytes(limits)).hexdigest()
 
 
-def build_link(settings: Settings, health: Health, on_change: Callable[[], None]) -> MqttLink | None:
+def build_link(
+    settings: Settings, health: Health, on_change: Callable[[], None], on_command: OnCommand
+) -> MqttLink | None:
     """The link to the broker, not connected yet; None with ``[mqtt] enabled = false``: events wait in the ledger."""
     if not settings.mqtt.enabled:
         return None
@@ -126,6 +130,7 @@ def build_link(settings: Settings, health: Health, on_change: Callable[[], None]
         state=lambda state, why: state_of(state, station=name, version=__version__, why=why),
         health=health,
         on_change=on_change,
+        on_command=on_command,
     )
 
 
@@ -144,7 +149,14 @@ def link_options(settings: Settings) -> LinkOptions:
         window=wanted.window,
         keepalive_s=wanted.keepalive_s,
         ack_timeout_s=wanted.ack_timeout_s,
+        commands=(*wanted.commands, *(["trigger"] if isinstance(settings.trigger, MqttTrigger) else [])),
     )
+
+
+def picture_limits(settings: Settings) -> tuple[int, int]:
+    """How large a picture may be (bytes, pixels): as the inbox says, also for who looks at single files."""
+    folder = settings.source if isinstance(settings.source, FolderSection) else FolderSection()
+    return int(folder.max_file_mb * MB), int(folder.max_pixels_mp * MB)
 
 
 def read_password(file: Path | None) -> str | None:

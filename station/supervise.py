@@ -34,6 +34,7 @@ class Worker:
         self._on_restart = on_restart
         self._stop = threading.Event()
         self._failures = 0
+        self._said: str | None = None  # of the last failure, since the loop last worked
         self._thread = threading.Thread(target=self._supervise, name=name, daemon=True)
 
     def start(self) -> None:
@@ -43,6 +44,7 @@ class Worker:
         """A unit of work is done: the loop is well."""
         if self._failures:
             self._failures = 0
+            self._said = None
             self._health.cannot(self.name, None)
             self._health.end(f"{self.name}_failing")
 
@@ -70,7 +72,11 @@ class Worker:
             self._health.restart_wanted = str(error)
         # What the station knows tells what to do; only what nobody expected needs to show where it came from.
         unexpected = None if isinstance(error, StationError) else error
-        log.error("loop failed", loop=self.name, failures=self._failures, error=str(error), exc_info=unexpected)
+        said = f"{type(error).__name__}: {error}"
+        # A share that is away all night is one line, not six a minute: the fault lasts, and the counter counts.
+        tell = log.debug if said == self._said else log.error
+        self._said = said
+        tell("loop failed", loop=self.name, failures=self._failures, error=str(error), exc_info=unexpected)
         self._health.begin(f"{self.name}_failing", str(error) or type(error).__name__)
         if self._failures >= HOPELESS or isinstance(error, LedgerError | SourceError):
             self._health.cannot(self.name, f"failed {self._failures} times: {error}")

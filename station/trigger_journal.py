@@ -6,12 +6,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from station.errors import LedgerError
 from station.ledger_file import BUSY_S, LedgerFile, beside, ledger_error
+from station.today import Books
 from station.types import Trigger, Verdict
 
 NAME = "triggers.db"
@@ -26,21 +26,6 @@ TABLES = (
     "CREATE INDEX IF NOT EXISTS triggers_at ON triggers (at)",
     "CREATE INDEX IF NOT EXISTS triggers_open ON triggers (row) WHERE answer IS NULL OR recorded = 0",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """
-    The triggers of a time, and what became of them.
-
-    They balance when *seen* = *answered* + *unanswered* + what is under way. *unanswered*: the station went down (a
-    crash, a power cut) before it answered, and the line rejected the board by itself. *recorded*: boards on record.
-    """
-
-    seen: int
-    answered: int
-    unanswered: int
-    recorded: int
 
 
 class TriggerJournal:
@@ -71,16 +56,20 @@ class TriggerJournal:
         """The ledger holds its board."""
         self._mark("recorded = 1", (), trigger_id)
 
-    def left_open(self) -> list[Trigger]:
-        """What an earlier run left without answer or record, oldest first. Its monotonic time means nothing."""
+    def left_open(self) -> list[tuple[Trigger, str | None]]:
+        """
+        What an earlier run left without answer or record, oldest first, and the answer that the line was given.
+
+        The monotonic time of such a trigger means nothing.
+        """
         with self._file.reading() as db:
             found = db.execute(
-                "SELECT id, kind, at, number, board_serial FROM triggers"
+                "SELECT id, kind, at, number, board_serial, answer FROM triggers"
                 " WHERE answer IS NULL OR recorded = 0 ORDER BY row"
             ).fetchall()
         return [
-            Trigger(event_id, kind, datetime.fromtimestamp(at, timezone.utc), float("-inf"), number, serial)
-            for event_id, kind, at, number, serial in found
+            (Trigger(event_id, kind, datetime.fromtimestamp(at, timezone.utc), float("-inf"), number, serial), answer)
+            for event_id, kind, at, number, serial, answer in found
         ]
 
     def books(self, *, since_s: float) -> Books:

@@ -15,6 +15,7 @@ import pytest
 
 from station import __version__
 from tests.daemon import BLACK_PASSES, PATIENCE_S, Daemon, Subscriber, drop, encoded, lasting_broker, picture
+from tests.rude_broker import Manners, RudeBroker
 from tests.waiting import until
 
 
@@ -85,6 +86,21 @@ def test_check_finds_the_broker_that_is_there(tmp_path: Path) -> None:
         done = station.call("check")
     assert done.returncode == 0
     assert re.search(r"^ok    broker: ", done.stdout, re.MULTILINE)
+
+
+def test_check_is_2_when_the_broker_refuses_the_login(tmp_path: Path) -> None:
+    with RudeBroker(Manners(connack=0x87)) as broker, Daemon(tmp_path, broker_port=broker.port) as station:
+        done = station.call("check")
+    assert done.returncode == 2
+    assert re.search(r"^FAIL  broker: .*Not authorized.*\[mqtt\] username", done.stdout, re.MULTILINE)
+
+
+def test_watch_ends_with_the_brokers_words_when_it_refuses_the_login(tmp_path: Path) -> None:
+    with RudeBroker(Manners(connack=5)) as broker, Daemon(tmp_path, broker_port=broker.port) as station:
+        done = station.call("watch")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"station: 127.0.0.1:{broker.port} refuses the connection: Not authorized")
 
 
 def test_check_is_2_and_says_what_must_be_mended(station: Daemon) -> None:

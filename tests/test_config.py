@@ -66,20 +66,20 @@ def test_the_guides_names_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("[mqtt]\nhots = 'x'", ["[mqtt] hots", "unknown key", "mqtt.host"]),
+        ("[mqtt]\nhots = 'x'", ["[mqtt] hots", "unknown key", "did you mean host?"]),
         ("[sation]\nname = 'x'", ["[sation]", "unknown section", "station"]),
-        ("[mqtt]\nport = 'abc'", ["[mqtt] port", "integer", "abc"]),
-        ("[mqtt]\nport = 70000", ["[mqtt] port", "65535"]),
-        ("[mqtt]\nprotocol = '4'", ["[mqtt] protocol", "'auto'", "'3.1.1'"]),
+        ("[mqtt]\nport = 'abc'", ["[mqtt] port", "a whole number from 1 to 65535", '"abc"']),
+        ("[mqtt]\nport = 70000", ["[mqtt] port", "from 1 to 65535 (given: 70000)"]),
+        ("[mqtt]\nprotocol = '4'", ["[mqtt] protocol", '"auto"', '"3.1.1"']),
         ("[station]\ntopic = 'a/+/b'", ["[station] topic"]),
-        ("[recipe]\nthreshold = 1.5", ["[recipe] threshold", "less than or equal to 1"]),
+        ("[recipe]\nthreshold = 1.5", ["[recipe] threshold", "a number from 0 to 1 (given: 1.5)"]),
         ("[source]\nserial_pattern = '('", ["[source] serial_pattern", "no regular expression"]),
         ("[mqtt]\nca_file = 'x'", ["tls = true"]),
         ("[mqtt]\ntls = true\ncert_file = 'x'", ["belong together"]),
         ("[http]\nhost = '0.0.0.0'", ["[http] host", "loopback"]),
         ("[evidence]\nstop_below_mb = 1", ["stop_below_mb"]),
         ("[mqtt\nport = 1", ["not valid TOML"]),
-        ("[log]\nlevel = 'loud'", ["[log] level", "'info'"]),
+        ("[log]\nlevel = 'loud'", ["[log] level", '"info"']),
     ],
 )
 def test_a_wrong_file_names_the_key_and_what_is_accepted(tmp_path: Path, text: str, parts: list[str]) -> None:

@@ -148,6 +148,7 @@ def test_the_heartbeat_says_how_the_station_is(station: Daemon, subscriber: Subs
     assert beat["station"] == "aoi-1"
     assert beat["ready"] is True
     assert beat["inspections"] == {"pass": 0, "fail": 1, "unknown": 0}
+    assert (beat["today"]["boards"], beat["today"]["triggers"]) == (1, None)
     assert beat["mqtt"] == {"protocol": "5"}
     assert set(beat["beats_s"]) == {"line", "publish", "mqtt"}
     assert set(beat["owed"]) == {"events", "oldest_s", "refused"}
@@ -159,7 +160,7 @@ def test_the_heartbeat_says_how_the_station_is(station: Daemon, subscriber: Subs
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"source": {"pth": "inbox"}}, "did you mean source.path?"),
+        ({"source": {"pth": "inbox"}}, "[source] pth: unknown key; did you mean path?"),
         ({"recipe": {"threshold": 1.5}}, "[recipe] threshold"),
         ({"station": {"data_dir": "/proc/nowhere"}}, "[station] data_dir = /proc/nowhere"),
     ],

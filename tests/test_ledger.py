@@ -20,7 +20,7 @@ from station.errors import LedgerError, LedgerTooNewError
 from station.ledger import SqliteLedger, open_ledger
 from station.ledger_file import connect, create, examine
 from station.outbox import SqliteOutbox
-from station.types import Entry, Message, Recorded
+from station.types import Decision, Entry, Message, Recorded, Verdict
 from tests.boards import board, message_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -455,3 +455,26 @@ def test_several_threads_and_connections_share_one_ledger(path: Path, ledger: Sq
     assert owed_events(path) == []
     assert look(path, "SELECT max(seq), count(*) FROM inspections") == [(boards, boards)]
     assert look(path, "SELECT count(*) FROM outbox") == [(boards + 2 * notices,)]
+
+
+def test_a_board_amended_at_its_seal_is_on_record_as_the_line_was_answered(path: Path, ledger: SqliteLedger) -> None:
+    _, entry = record(ledger, owed=False)
+    late = Decision(Verdict.UNKNOWN, "late: it would have been pass")
+    ledger.seal(entry, Message("inspection/unknown", b"{}"), amended=late)
+    assert look(path, "SELECT verdict, reason FROM inspections") == [("unknown", "late: it would have been pass")]
+    ledger.seal(entry, Message("inspection/pass", b"{}"), amended=Decision(Verdict.PASS, "no defect found"))
+    assert look(path, "SELECT verdict FROM inspections") == [("unknown",)], "what was sealed stands"
+
+
+def test_the_boards_of_a_day_are_counted_from_its_first_one_on(path: Path) -> None:
+    now_s = 1000.0
+    open_ledger(path).ledger.close()
+    with closing(SqliteLedger(path, now=lambda: now_s)) as ledger:
+        assert ledger.boards_since(0.0) == 0
+        record(ledger)
+        now_s = 2000.0
+        assert ledger.boards_since(2000.0) == 0
+        record(ledger)
+        assert (ledger.boards_since(2000.0), ledger.boards_since(0.0)) == (1, 2)
+        record(ledger)
+        assert (ledger.boards_since(2000.0), ledger.boards_since(3000.0)) == (2, 0)

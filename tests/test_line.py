@@ -13,9 +13,22 @@ import numpy as np
 import pytest
 
 from station.errors import GateError, GateLateError, LedgerError
-from station.line import Bench, Listeners, answer, inspect, run_line, seal
+from station.line import Bench, Listeners, answer, inspect, run_line, seal, settle_left_open
 from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
-from station.types import Box, Decision, Defect, Entry, Frame, Gate, Inspection, Message, Recipe, Verdict
+from station.types import (
+    Box,
+    Decision,
+    Defect,
+    Entry,
+    Frame,
+    Gate,
+    Inspection,
+    Message,
+    Recipe,
+    Recorded,
+    Trigger,
+    Verdict,
+)
 
 SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
 
@@ -205,3 +218,39 @@ def test_what_cannot_be_judged_is_unknown_with_the_reason(given: Frame, detector
     assert inspection.decision.verdict is Verdict.UNKNOWN
     assert reason in inspection.decision.reason
     assert inspection.detect_ms is None
+
+
+class Left:
+    """Three triggers that a crash left open: the ledger knows the board of the first, the last was answered late."""
+
+    def __init__(self) -> None:
+        moment = datetime(2026, 11, 23, 10, tzinfo=timezone.utc)
+        self.triggers = [Trigger(f"id-{number}", "serial", moment, float("-inf"), number) for number in (1, 2, 3)]
+        self.marks: list[tuple[str, str]] = []
+
+    def left_open(self) -> list[tuple[Trigger, str | None]]:
+        return list(zip(self.triggers, (None, None, "unknown"), strict=True))
+
+    def unanswered(self, trigger_id: str) -> None:
+        self.marks.append(("unanswered", trigger_id))
+
+    def recorded(self, trigger_id: str) -> None:
+        self.marks.append(("recorded", trigger_id))
+
+
+class KnowingLedger(FakeLedger):
+    def recorded(self, event_id: str) -> Recorded | None:
+        return Recorded(None) if event_id == "id-1" else None
+
+
+def test_a_trigger_that_a_crash_left_open_becomes_a_board_that_is_unknown() -> None:
+    left, ledger = Left(), KnowingLedger()
+    assert settle_left_open(left, ledger, bench()) == 3
+    (kind, _, message), (_, _, late) = ledger.commits
+    event = json.loads(message.payload)
+    assert (kind, event["event_id"], event["verdict"], event["gate"]) == ("owed", "id-2", "unknown", "unknown")
+    assert event["trigger"] == {"kind": "serial", "number": 2, "at": "2026-11-23T10:00:00.000Z"}
+    assert "went down before it answered" in event["reason"]
+    assert json.loads(late.payload)["gate"] == "late"
+    assert json.loads(late.payload)["reason"].startswith("late: it was answered unknown")
+    assert left.marks == [(mark, f"id-{number}") for number in (1, 2, 3) for mark in ("unanswered", "recorded")]

@@ -450,6 +450,7 @@ def test_a_refused_connection_is_a_fault_in_the_brokers_words_and_is_tried_ever_
         until(lambda: len(running.pauses_s) > 10)
         assert words in running.faults()["broker_refuses"]
         assert "[mqtt] username" in running.faults()["broker_refuses"]
+        assert list(running.faults()) == ["broker_refuses"], "it is there: it is not away as well"
         assert running.pauses_s[:8] == sorted(running.pauses_s[:8])
         assert running.pauses_s[9] == 15.0
         broker.manners = Manners()
@@ -464,6 +465,22 @@ def test_a_refused_connection_is_a_fault_with_the_older_protocol_too(code: int, 
     with RudeBroker(Manners(connack=code)) as broker, Running(broker.port, protocol="3.1.1") as running:
         until(lambda: "broker_refuses" in running.faults())
         assert words in running.faults()["broker_refuses"]
+
+
+def test_a_broker_that_goes_away_after_it_refused_is_away_and_no_more_said_to_refuse() -> None:
+    with RudeBroker(Manners(connack=0x87)) as broker, Running(broker.port) as running:
+        until(lambda: list(running.faults()) == ["broker_refuses"])
+        broker.manners = Manners(hangs_up=1 << 30)
+        until(lambda: list(running.faults()) == ["broker_away"])
+
+
+def test_a_lost_connection_is_told_once() -> None:
+    with RudeBroker() as broker, Running(broker.port) as running:
+        until(running.link.ready)
+        broker.manners = Manners(connack=None)
+        broker.visit.close()
+        until(lambda: "broker_away" in running.faults())
+        assert running.faults()["broker_away"].lower().count("the connection was lost") == 1
 
 
 def test_the_password_is_asked_for_at_each_connection() -> None:

@@ -15,8 +15,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from station.errors import LinkError
-from station.mqtt_probe import probe
 from station.mqtt_options import Tls
+from station.mqtt_probe import probe
 from station.publish import run_publish
 from station.testing import FakeOutbox
 from station.types import Fate, Message

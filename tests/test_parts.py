@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from station.parts import (
     read_password,
     recipe_sha256,
 )
+from station.today import Books, Today
 
 
 def settings(**sections: object) -> Settings:
@@ -58,7 +60,7 @@ def test_the_client_id_is_the_stations_unless_one_is_given() -> None:
 
 
 def test_with_mqtt_off_there_is_no_link() -> None:
-    assert build_link(settings(mqtt={"enabled": False}), Health(), lambda: None) is None
+    assert build_link(settings(mqtt={"enabled": False}), Health(), lambda: None, lambda *_: None) is None
 
 
 def test_the_password_is_read_anew_each_time_and_without_its_line_end(tmp_path: Path) -> None:
@@ -108,6 +110,9 @@ def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> 
         faults=(Fault("disk_full", "3 MB free", 100.0),),
         free_mb=3.4,
         backlog=7,
+        today=Today(
+            datetime(2026, 11, 22, 23, tzinfo=timezone.utc), 6, Books(seen=5, answered=4, unanswered=1, recorded=5)
+        ),
     )
     assert heartbeat_of(vitals) == heartbeat_of(vitals)
     assert json.loads(heartbeat_of(vitals)) == {
@@ -120,6 +125,11 @@ def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> 
         "ready": False,
         "inspections": {"pass": 1, "fail": 2, "unknown": 3},
         "last_seq": 6,
+        "today": {
+            "since": "2026-11-22T23:00:00.000Z",
+            "boards": 6,
+            "triggers": {"seen": 5, "answered": 4, "unanswered": 1, "recorded": 5},
+        },
         "backlog": 7,
         "owed": {"events": 4, "oldest_s": 5.7, "refused": 1},
         "mqtt": {"protocol": "3.1.1"},

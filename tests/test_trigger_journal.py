@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from station.errors import LedgerError
-from station.trigger_journal import Books, TriggerJournal, open_journal
+from station.today import Books
+from station.trigger_journal import TriggerJournal, open_journal
 from station.types import Trigger, Verdict
 
 NOON_S = datetime(2026, 11, 23, 12, tzinfo=timezone.utc).timestamp()
@@ -31,11 +32,11 @@ def test_what_was_answered_and_recorded_balances_and_what_was_not_is_left_open(t
         assert journal.books(since_s=NOON_S) == Books(seen=4, answered=2, unanswered=0, recorded=1)
     with closing(TriggerJournal(tmp_path / "triggers.db")) as journal:  # after a crash
         left = journal.left_open()
-        assert [(one.id, one.number, one.board_serial, one.kind) for one in left] == [
-            (f"id-{number}", number, f"SN{number}", "serial") for number in (1, 2, 3)
+        assert [(one.id, one.number, one.board_serial, one.kind, answer) for one, answer in left] == [
+            (f"id-{number}", number, f"SN{number}", "serial", "pass" if number == 1 else None) for number in (1, 2, 3)
         ]
-        assert left[0].at == trigger(1).at
-        for one in left:
+        assert left[0][0].at == trigger(1).at
+        for one, _ in left:
             journal.unanswered(one.id)
             journal.recorded(one.id)
         assert journal.left_open() == []
@@ -65,7 +66,7 @@ def test_only_what_is_long_settled_is_forgotten(tmp_path: Path) -> None:
             journal.answered(f"id-{number}", Verdict.PASS)
             journal.recorded(f"id-{number}")
         assert journal.prune(keep_days=90) == 1
-        assert [one.number for one in journal.left_open()] == [2]
+        assert [one.number for one, _ in journal.left_open()] == [2]
         assert journal.books(since_s=0).seen == 2
 
 

@@ -145,7 +145,7 @@ def test_threads_that_trigger_at_once_are_journalled_in_the_order_of_the_queue(t
     for thread in threads:
         thread.join(60)
     in_queue = []
-    on_disk = [one.id for one in journal.left_open()]
+    on_disk = [one.id for one, _ in journal.left_open()]
     while (asked := queue.next(within_s=0)) is not None:
         in_queue.append(asked.trigger.id)
         queue.recorded(asked.trigger)

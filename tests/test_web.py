@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Any
 
 import httpx
 import pytest
@@ -12,10 +14,14 @@ from station.errors import ConfigError, LedgerError
 from station.health import Health
 from station.heartbeat import Vitals
 from station.metrics import Gauges, Metrics
+from station.remote import Commands
+from station.today import Today
 from station.web.api import create_api
 from station.web.server import WebServer
 from tests.boards import board
 from tests.mosquitto import free_port
+
+COMMANDS = Commands(challenge=lambda: {"announced": True})
 
 
 class Clock:
@@ -47,6 +53,7 @@ def vitals_of(health: Health, *, connected: bool = True, owed: int = 0) -> Vital
         faults=tuple(health.faults()),
         free_mb=1234.0,
         backlog=0,
+        today=Today(datetime(2026, 11, 23, tzinfo=timezone.utc), 0, None),
     )
 
 
@@ -70,7 +77,9 @@ def metrics() -> Metrics:
 @pytest.fixture
 def client(health: Health, metrics: Metrics) -> Iterator[httpx.Client]:
     port = free_port()
-    api = create_api(health=health, vitals=lambda: vitals_of(health), metrics=metrics.text)
+    api = create_api(
+        health=health, vitals=lambda: vitals_of(health), metrics=metrics.text, carry_out=COMMANDS.carry_out, answer_s=1
+    )
     server = WebServer(api, host="127.0.0.1", port=port)
     server.start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0, trust_env=False) as client:
@@ -169,7 +178,11 @@ def test_a_ledger_that_cannot_be_read_is_a_503_that_says_so(health: Health, cloc
         raise LedgerError("the disk answers with errors")
 
     port, metrics = free_port(), Metrics(version="1.2.3", model="pcb-demo", read=gauges)
-    server = WebServer(create_api(health=health, vitals=unreadable, metrics=metrics.text), host="127.0.0.1", port=port)
+    server = WebServer(
+        create_api(health=health, vitals=unreadable, metrics=metrics.text, carry_out=COMMANDS.carry_out, answer_s=1),
+        host="127.0.0.1",
+        port=port,
+    )
     server.start()
     try:
         for path in ("/health", "/metrics"):
@@ -183,13 +196,28 @@ def test_a_ledger_that_cannot_be_read_is_a_503_that_says_so(health: Health, cloc
 def test_a_port_that_is_taken_is_a_config_error_that_names_it(health: Health, metrics: Metrics) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        api = create_api(health=health, vitals=lambda: vitals_of(health), metrics=metrics.text)
+        api = create_api(
+            health=health,
+            vitals=lambda: vitals_of(health),
+            metrics=metrics.text,
+            carry_out=COMMANDS.carry_out,
+            answer_s=1,
+        )
         with pytest.raises(ConfigError, match=rf"\[http\] port: 127\.0\.0\.1:{port} cannot be used"):
             WebServer(api, host="127.0.0.1", port=port).start()
 
 
 def test_a_server_that_was_stopped_gives_its_port_back(health: Health, metrics: Metrics) -> None:
-    api, port = create_api(health=health, vitals=lambda: vitals_of(health), metrics=metrics.text), free_port()
+    api, port = (
+        create_api(
+            health=health,
+            vitals=lambda: vitals_of(health),
+            metrics=metrics.text,
+            carry_out=COMMANDS.carry_out,
+            answer_s=1,
+        ),
+        free_port(),
+    )
     for _ in range(2):
         server = WebServer(api, host="127.0.0.1", port=port)
         server.start()
@@ -197,3 +225,47 @@ def test_a_server_that_was_stopped_gives_its_port_back(health: Health, metrics: 
         server.stop(within_s=30.0)
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False)
+
+
+def test_a_command_is_answered_with_its_response(client: httpx.Client) -> None:
+    answer = client.post("/command/challenge", json={})
+    assert (answer.status_code, answer.json()) == (200, {"command": "challenge", "ok": True, "announced": True})
+
+
+@pytest.mark.parametrize(
+    ("name", "send", "status", "why"),
+    [
+        ("recipe", {"json": {"name": "b"}}, 400, "not allowed"),
+        ("challenge", {"content": b"{"}, 415, "application/json"),
+        ("challenge", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "no JSON"),
+        ("challenge", {"json": {"x": "y" * 5000}}, 413, "4096 bytes"),
+    ],
+)
+def test_a_command_that_is_refused_says_why(
+    client: httpx.Client, name: str, send: dict[str, Any], status: int, why: str
+) -> None:
+    answer = client.post(f"/command/{name}", **send)
+    assert answer.status_code == status
+    assert answer.json()["ok"] is False
+    assert why in answer.json()["error"]
+
+
+def test_a_trigger_that_nobody_answers_ends_all_the_same(
+    health: Health, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("station.web.command.GRACE_S", 0.0)
+    api = create_api(
+        health=health,
+        vitals=lambda: vitals_of(health),
+        metrics=metrics.text,
+        carry_out=lambda _command: None,
+        answer_s=0.01,
+    )
+    port = free_port()
+    server = WebServer(api, host="127.0.0.1", port=port)
+    server.start()
+    try:
+        answer = httpx.post(f"http://127.0.0.1:{port}/command/trigger", json={}, timeout=30.0, trust_env=False)
+        assert (answer.status_code, answer.json()["ok"]) == (504, False)
+    finally:
+        server.stop(within_s=30.0)

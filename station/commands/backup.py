@@ -20,6 +20,7 @@ from station.errors import BackupError, ConfigError
 from station.events import utc_text
 from station.ledger_copy import copy_ledger, renew
 from station.parts import CREDENTIAL, lock_folder, model_store
+from station.sections import FolderSection
 
 CONFIG, LEDGER, MODELS, FILES = "station.toml", "ledger.db", "models", "files"
 CONFIG_BYTES = 1_000_000
@@ -131,7 +132,8 @@ def _named_files(settings: Settings, *, secrets: bool) -> tuple[dict[str, Path],
     left += [LeftOut(f"the environment variable {name}", "it overrides the configuration here") for name in names]
     if Path(".env").exists():
         left.append(LeftOut(".env", str(Path(".env").absolute())))
-    left.append(LeftOut("pictures", f"{settings.station.data_dir / 'evidence'} and {settings.source.path}"))
+    inbox = f" and {settings.source.path}" if isinstance(settings.source, FolderSection) else ""
+    left.append(LeftOut("pictures", f"{settings.station.data_dir / 'evidence'}{inbox}"))
     return taken, left
 
 

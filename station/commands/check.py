@@ -15,12 +15,12 @@ from rich.text import Text
 
 from station.config import Settings
 from station.disk import free_bytes
-from station.errors import ConfigError, LedgerError, LinkError, ModelError
+from station.errors import ConfigError, LedgerError, LinkError, ModelError, RefusedError
 from station.judge import build_judge
 from station.ledger_file import examine
 from station.mqtt_probe import probe
 from station.parts import build_reference, check_apart, check_labels, link_options
-from station.sections import MB
+from station.sections import MB, FolderSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,11 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _source(settings: Settings) -> Iterator[Finding]:
-    path, needs_write = settings.source.path, settings.source.after == "move"
-    yield _folder("source", path, needs_write=needs_write)
+    wanted = settings.source
+    if not isinstance(wanted, FolderSection):
+        return
+    path = wanted.path
+    yield _folder("source", path, needs_write=wanted.after == "move")
     try:
         check_apart(settings.station.data_dir, path)
     except ConfigError as error:
@@ -117,8 +120,8 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     where = f"{settings.mqtt.host}:{settings.mqtt.port}"
     try:
         seen = probe(link_options(settings))
-    except LinkError as error:
-        yield Finding("broker", works=False, needed=False, seen=f"{where}: {error}")
+    except LinkError as error:  # away, it is waited for; but a login that is refused stays refused
+        yield Finding("broker", works=False, needed=isinstance(error, RefusedError), seen=f"{where}: {error}")
         return
     yield Finding("broker", works=True, seen=f"{where}: {seen}")
 

@@ -19,7 +19,7 @@ from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.judge import build_judge
 from station.line import Bench, inspect
-from station.parts import build_recipe, make_folder, recipe_sha256
+from station.parts import build_recipe, make_folder, picture_limits, recipe_sha256
 from station.picture import decode, look, refusal
 from station.sections import MB
 from station.types import Frame, Inspection, Verdict
@@ -71,14 +71,15 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _frame(file: Path, settings: Settings) -> Frame:
     image, sha256, problem = None, "", None
+    max_bytes, max_pixels = picture_limits(settings)
     try:
-        if file.stat().st_size > settings.source.max_file_mb * MB:
-            problem = f"larger than {settings.source.max_file_mb:g} MB ([source] max_file_mb)"
+        if file.stat().st_size > max_bytes:
+            problem = f"larger than {max_bytes / MB:g} MB ([source] max_file_mb)"
         else:
             data = file.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
             found = look(data)
-            problem = found.flaw or refusal(found, max_pixels=int(settings.source.max_pixels_mp * MB))
+            problem = found.flaw or refusal(found, max_pixels=max_pixels)
             if problem is None:
                 image = decode(data)
                 problem = None if image is not None else "the decoder refuses it"

@@ -12,14 +12,24 @@ from station.errors import LedgerError
 from station.events import to_bytes
 from station.health import Health
 from station.heartbeat import Vitals, fault_document
+from station.remote import Command
+from station.web.command import add_commands
 
 
-def create_api(*, health: Health, vitals: Callable[[], Vitals], metrics: Callable[[], bytes]) -> FastAPI:
+def create_api(
+    *,
+    health: Health,
+    vitals: Callable[[], Vitals],
+    metrics: Callable[[], bytes],
+    carry_out: Callable[[Command], None],
+    answer_s: float,
+) -> FastAPI:
     """
-    The health endpoints. Machines go by the status code; ``?verbose=1`` lists the checks for people.
+    The health endpoints and the commands; a trigger takes at most *answer_s*.
 
-    /livez is 503 only if a restart would help (a loop has stalled); /readyz is 503 while no board can be inspected.
-    An absent broker is neither: events wait on disk.
+    Machines go by the status code; ``?verbose=1`` lists the checks for people. /livez is 503 only if a restart would
+    help (a loop has stalled); /readyz is 503 while no board can be inspected. An absent broker is neither: events wait
+    on disk.
     """
     api = FastAPI(title="station", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -50,6 +60,7 @@ def create_api(*, health: Health, vitals: Callable[[], Vitals], metrics: Callabl
         except LedgerError as error:
             return Response(f"{error}\n", status_code=503, media_type="text/plain")
 
+    add_commands(api, carry_out=carry_out, answer_s=answer_s)
     return api
 
 

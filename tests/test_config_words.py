@@ -1,0 +1,142 @@
+"""What is wrong in a configuration is said in an operator's words, whatever it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from station.config import GUIDE_NAMES, Settings, kinds_of, load
+from station.errors import ConfigError
+
+LIBRARIES = re.compile(
+    r"Input should|String should|valid (string|integer|number|boolean|tuple|dictionary|path)|pydantic"
+)
+WRONG = ("true", "-1e9", "1.5", "'?'", "''", "[1]", "{ a = 1 }", "1979-05-27", "nan", f"'{'x' * 300}'")
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("STATION_CONFIG", *GUIDE_NAMES):
+        monkeypatch.delenv(name, raising=False)
+
+
+def refused(text: str, *overrides: str) -> str:
+    """What is said of a station.toml with *text*."""
+    path = Path("station.toml")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides=overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[mqtt]\nport = 99999", "[mqtt] port: must be a whole number from 1 to 65535 (given: 99999)"),
+        ("[mqtt]\nport = 1.5", "[mqtt] port: must be a whole number from 1 to 65535 (given: 1.5)"),
+        ("[mqtt]\nhost = 5", "[mqtt] host: must be text in quotes (given: 5)"),
+        ("[mqtt]\ntls = 'maybe'", '[mqtt] tls: must be true or false (given: "maybe")'),
+        ("[mqtt]\nheartbeat_s = 0", "[mqtt] heartbeat_s: must be a number above 0 (given: 0)"),
+        ("[mqtt]\nca_file = 3", "[mqtt] ca_file: must be a path in quotes (given: 3)"),
+        ("[mqtt]\nprotocol = '4'", '[mqtt] protocol: must be "auto", "5" or "3.1.1" (given: "4")'),
+        ("[mqtt]\nca_file = 'x'", "[mqtt]: ca_file, cert_file and key_file need tls = true"),
+        ("[evidence]\nmax_mb = 'x'", '[evidence] max_mb: must be a number above 0 (given: "x")'),
+        ("[recipe]\nmin_area_px = -1", "[recipe] min_area_px: must be a number, 0 or more (given: -1)"),
+        ("[recipe]\nthresholds = { short = 2 }", "[recipe] thresholds.short: must be a number from 0 to 1 (given: 2)"),
+        ("[recipe]\nthresholds = 3", "[recipe] thresholds: must be a table, as { name = value } (given: 3)"),
+        ("[recipe]\nignore = 5", "[recipe] ignore: must be a list in square brackets (given: 5)"),
+        ("[station]\nname = ''", '[station] name: may not be empty (given: "")'),
+        ("[source]\nkind = 'usb'", '[source] kind: must be "folder" or "camera" (given: "usb")'),
+        ("[source]\nkind = 'camera'", "[source] device: is missing, and has no default"),
+        ("mqtt = 'x'", '[mqtt]: is a section: write [mqtt] on a line of its own, and its keys below (given: "x")'),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_accepted(text: str, said: str) -> None:
+    assert refused(text) == f"station.toml: {said}"
+
+
+def test_a_pattern_is_told_in_words() -> None:
+    assert "letters, digits, . _ -" in refused("[station]\nname = 'a b'")
+    assert "wildcards + and #, nor begin with / or $" in refused("[station]\ntopic = 'a/+'")
+
+
+@pytest.mark.parametrize("section", Settings.model_fields)
+def test_no_key_is_refused_in_the_words_of_a_library(section: str) -> None:
+    said = []
+    for kind, fields in kinds_of(section).items():
+        head = f"[{section}]\n" + (f"kind = '{kind}'\n" if kind else "")
+        for key in set(fields.model_fields) - {"kind"}:
+            for value in WRONG:
+                Path("station.toml").write_text(f"{head}{key} = {value}\n", encoding="utf-8")
+                try:
+                    load(Path("station.toml"))
+                except ConfigError as error:
+                    said.append(str(error))
+    assert [one for one in said if LIBRARIES.search(one)] == []
+    assert all(one.startswith("station.toml: ") or "needs recipe.template" in one for one in said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[mqtt]\nhots = 'x'", "[mqtt] hots: unknown key; did you mean host?"),
+        ("[mqtt]\nkeep_days = 3", "[mqtt] keep_days: unknown key; it belongs to [evidence] or [ledger]"),
+        ("[sation]\nname = 'x'", "[sation]: unknown section; did you mean station?"),
+        ("host = 'x'", "host stands outside of any section: put it below [mqtt] or [http]"),
+        ("topics = 'x'", "topics stands outside of any section: put it below its section; did you mean topic?"),
+        ("[source]\ndevice = 'x'", '[source] device: belongs to [source] kind = "camera", and this is kind = "folder"'),
+    ],
+)
+def test_an_unknown_name_is_told_with_where_it_may_belong(text: str, said: str) -> None:
+    assert refused(text) == f"station.toml: {said}"
+
+
+def test_a_key_of_an_item_is_compared_with_the_keys_of_items() -> None:
+    said = refused("[[recipe.ignore]]\nname = 'a'\nx = 1\ny = 1\nheight = 2\nw = 3")
+    assert "[recipe] item 1: ignore.0.w: unknown key; did you mean width?" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[mqtt]\nhost=broker", 'line 2: host=broker: text needs quotes, as in host = "broker"'),
+        ("[mqtt]\nhost = \u201cbroker\u201d # ours", 'text needs quotes, as in host = "broker"'),
+        ("[source]\npath = /srv/inbox\n\n", 'line 2: path = /srv/inbox: text needs quotes, as in path = "/srv/inbox"'),
+        ("[mqtt]\ntls = True", "line 2: tls = True: write true in small letters"),
+        ("[mqtt\nport = 1", "line 1: [mqtt: a section is written [NAME]"),
+        ("[mqtt]\n[http]\n[mqtt]", "line 3: [mqtt]: this section stands twice"),
+        ("[mqtt]\nport = 1\nport = 2\n", "port = 2: this key, or its section, stands twice"),
+        ('[source]\npath = "C:\\data"', "a backslash needs single quotes"),
+        ('[mqtt]\nhost = "broker', 'line 2: host = "broker: the closing quote is missing'),
+        ("[mqtt]\nhost: x", "line 2: host: x: a key and its value are written KEY = VALUE"),
+        ("[mqtt]\nhost =\n", "line 2: host =: a value is missing after ="),
+        ("[recipe]\nthreshold = 0,5", "a number is written with a point"),
+        ("[recipe]\nignore = [1, 2", "Unclosed array"),
+    ],
+)
+def test_a_line_that_is_no_toml_is_shown_with_what_to_write_instead(text: str, said: str) -> None:
+    shown = refused(text)
+    assert shown.startswith("station.toml is not valid TOML: line ")
+    assert said in shown
+
+
+def test_a_password_that_somebody_wrote_into_the_file_is_not_repeated() -> None:
+    assert "hunter2" not in refused("[mqtt]\npassword = hunter2")
+    assert "hunter2" not in refused("[mqtt]\npassword = 'hunter2'")
+
+
+def test_an_error_is_blamed_on_where_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused("", "mqtt.cert_file=x").startswith("command line: [mqtt]: ")
+    assert refused("", "evidence.stop_below_mb=1").startswith("command line: evidence.stop_below_mb")
+    assert refused("[recipe]\nignore = []", "recipe.ignore=[{w=1}]").startswith("command line: [recipe] item 1: ")
+    monkeypatch.setenv("STATION_MQTT__CA_FILE", "x")
+    assert refused("[mqtt]\nhost = 'x'").startswith("environment: [mqtt]: ")
+
+
+def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATION_MQTT__HOST", "fine")
+    monkeypatch.setenv("STATION_RECIPE__IGNORE", "a")
+    assert refused("").startswith("environment variable STATION_RECIPE__IGNORE: lists and tables are written as JSON")
