@@ -6,6 +6,7 @@ What can go wrong, by what to do about it.
     ├── ModelError       the model file cannot be used                     exit 3
     ├── SourceError      the source is in trouble: run it again later
     │   └── CameraError  no picture can be had at the moment: a board that was asked for is UNKNOWN
+    ├── PortError        a port to the line cannot be opened or was lost: open it again later
     ├── DetectorError    this one image cannot be judged: UNKNOWN, go on
     ├── GateError        the result may not have reached the line
     │   └── GateLateError  the line has its answer already: this one is not shown
@@ -38,6 +39,10 @@ class SourceError(StationError):
 
 class CameraError(SourceError):
     """Raised when the camera is away, silent, or shows the same picture for ever; says what to do."""
+
+
+class PortError(StationError):
+    """Raised when a serial port or the Modbus port cannot be had. The supervisor opens it again after a pause."""
 
 
 class DetectorError(StationError):

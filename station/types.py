@@ -287,15 +287,16 @@ class Port(Protocol):
     """
     One open serial port, shared by who reads and who writes. It opens and reopens itself, in a loop of its own.
 
-    ``listen``: *on_line* gets each whole line without its terminator, and when its last byte came (``time.monotonic``);
-    *on_open* is called after each opening, before any line. Both run in the port's thread and must be quick.
-    ``write`` may be called from any thread; raises GateError when the port is away or does not take the bytes in time.
+    ``listen``: *on_line* gets each whole line without its terminator, and when its last byte came (``time.monotonic``),
+    and says whether it was for it; the first that says so was the last that was asked. *on_open* is called after each
+    opening, before any line. Both run in the port's thread and must be quick. ``write`` may be called from any thread;
+    raises GateError when the port is away or does not take the bytes in time.
     """
 
     @property
     def connected(self) -> bool: ...
 
-    def listen(self, on_line: Callable[[bytes, float], None], on_open: Callable[[], None] = lambda: None) -> None: ...
+    def listen(self, on_line: Callable[[bytes, float], bool], on_open: Callable[[], None] = lambda: None) -> None: ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -305,7 +306,7 @@ class Gate(Protocol):
     Makes the physical result happen. Called by one thread at a time; must return within the line's deadline.
 
     Raises GateError when the answer may not have reached the line. ``busy`` tells that a board is being inspected
-    (True) or the next may come (False); ``safe`` puts everything into the state in which nothing passes.
+    (True) or the next may come (False); after ``safe`` nothing passes any more, whatever is shown.
     """
 
     def show(self, answer: Answer) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty
 from typing import Any
@@ -46,6 +47,7 @@ class Running:
         self.pauses_s: list[float] = []
         self.raised: list[Exception] = []
         self.acks: list[Ack] = []
+        self.commands: list[tuple[str, bytes, Callable[[bytes], None]]] = []
         self.stop: Stop = threading.Event()
         self.options = replace(
             LinkOptions(host="127.0.0.1", port=port, client_id="station-test", topic="factory/test"), **options
@@ -55,6 +57,7 @@ class Running:
             state=state,
             health=self.health,
             on_change=self.wake.set,
+            on_command=lambda *command: self.commands.append(command),
             monotonic=self.clock,
             chance=lambda: 0.0,
         )

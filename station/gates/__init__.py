@@ -1,0 +1,1 @@
+"""What shows the answer to the line."""

@@ -1,0 +1,174 @@
+"""Triggers in the dialects of lines, and the barcode that belongs to each."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from station.health import Health
+from station.sources.scanner import FAULT, Scanner
+from station.sources.serial_trigger import SerialTriggers, dialect_of
+from tests.ports import FakePort
+
+
+class Desk:
+    """Hears triggers on a port in memory."""
+
+    def __init__(self, preset: str = "plain", pattern: str = "", *, codes: Any = None) -> None:
+        self.port = FakePort()
+        self.taken: list[tuple[int | None, str | None, float]] = []
+        self.flooded = False
+        extra = {} if codes is None else {"code_for": codes}
+        SerialTriggers(self.port, dialect_of(preset, pattern), terminator="\r", arrived=self._arrived, **extra)
+
+    def _arrived(self, number: int | None, board_serial: str | None, at_s: float) -> object | None:
+        if self.flooded:
+            return None
+        self.taken.append((number, board_serial, at_s))
+        return object()
+
+
+@pytest.mark.parametrize(
+    ("preset", "pattern", "line", "number", "serial", "said"),
+    [
+        ("plain", "", b"T", None, None, []),
+        ("plain", "", b"T17", 17, None, []),
+        ("plain", "", b"T000042", 42, None, []),
+        ("keyence", "", b"T1", None, None, [b"T1\r"]),
+        ("keyence", "", b"TA", None, None, [b"TA\r"]),
+        ("cognex", "", b"SE8", None, None, [b"1\r"]),
+        ("cognex", "", b"SW8", None, None, [b"1\r"]),
+        ("plain", r"GO (?P<number>\d+)(,(?P<serial>\w+))?", b"GO 5,SN77", 5, "SN77", []),
+        ("plain", r"GO (?P<number>\d+)(,(?P<serial>\w+))?", b"GO 5", 5, None, []),
+        ("cognex", r"TRIG", b"TRIG", None, None, [b"1\r"]),
+    ],
+)
+def test_a_trigger_is_understood_and_acknowledged_by_the_custom_of_its_dialect(
+    preset: str, pattern: str, line: bytes, number: int | None, serial: str | None, said: list[bytes]
+) -> None:
+    desk = Desk(preset, pattern)
+    assert desk.port.say(line, 7.5)
+    assert desk.taken == [(number, serial, 7.5)]
+    assert desk.port.sent == said
+
+
+@pytest.mark.parametrize(
+    ("preset", "line"),
+    [
+        *(("plain", line) for line in (b"t1", b"T1x", b"T-1", b" T1", b"T1234567890123456789", b"T\xff", b"", b"A17")),
+        *(("keyence", line) for line in (b"T", b"T5", b"T11", b"R0")),
+        *(("cognex", line) for line in (b"SE1", b"se8", b"SE88", b"GO")),
+    ],
+)
+def test_what_is_no_trigger_is_left_to_others(preset: str, line: bytes) -> None:
+    desk = Desk(preset)
+    assert not desk.port.say(line)
+    assert desk.taken == []
+
+
+def test_a_pattern_that_lets_a_strange_number_through_triggers_nothing() -> None:
+    desk = Desk("plain", r"N(?P<number>.*)")
+    assert not desk.port.say(b"Nabc")
+    assert not desk.port.say(b"N" + b"9" * 30)
+    assert desk.taken == []
+
+
+@pytest.mark.parametrize(("preset", "line", "said"), [("cognex", b"SE8", b"-2\r"), ("keyence", b"T1", b"ER,T1,03\r")])
+def test_a_trigger_that_is_not_taken_is_refused_by_the_custom(preset: str, line: bytes, said: bytes) -> None:
+    desk = Desk(preset)
+    desk.flooded = True
+    assert desk.port.say(line)
+    assert desk.port.sent == [said]
+
+
+def test_an_acknowledgement_that_cannot_be_sent_loses_no_trigger() -> None:
+    desk = Desk("cognex")
+    desk.port.connected = False
+    assert desk.port.say(b"SE8")
+    assert len(desk.taken) == 1
+
+
+class Reading:
+    """A scanner on a port in memory, with a window of two seconds."""
+
+    def __init__(self, *, required: bool = False, pattern: str = ".+") -> None:
+        self.health = Health()
+        self.port = FakePort()
+        self.scanner = Scanner(
+            self.port,
+            pattern=re.compile(pattern),
+            no_read=("ERROR", "NOREAD"),
+            window_s=2.0,
+            required=required,
+            health=self.health,
+        )
+
+    def faults(self) -> list[str]:
+        return [fault.code for fault in self.health.faults()]
+
+
+def test_a_code_belongs_to_the_next_trigger_and_is_never_used_again() -> None:
+    reading = Reading()
+    reading.port.say(b"SN1", 10.0)
+    assert reading.scanner.code_for(11.0) == "SN1"
+    assert reading.scanner.code_for(11.1) is None
+
+
+@pytest.mark.parametrize("trigger_s", [12.01, 9.99])
+def test_a_code_outside_the_window_belongs_to_nobody(trigger_s: float) -> None:
+    reading = Reading()
+    reading.port.say(b"SN1", 10.0)
+    assert reading.scanner.code_for(trigger_s) is None
+    assert reading.scanner.code_for(10.5) is None, "it is gone"
+    assert reading.scanner.unused == 1
+
+
+def test_of_two_codes_the_later_belongs_to_the_trigger() -> None:
+    reading = Reading()
+    reading.port.say(b"SN1", 10.0)
+    reading.port.say(b"SN2", 10.5)
+    assert reading.scanner.code_for(11.0) == "SN2"
+    assert reading.scanner.unused == 1
+
+
+def test_a_scanner_that_read_nothing_takes_the_code_before_away() -> None:
+    reading = Reading()
+    reading.port.say(b"SN1", 10.0)
+    assert reading.port.say(b"NOREAD", 10.5)
+    assert reading.scanner.code_for(11.0) is None
+
+
+def test_control_characters_are_no_part_of_a_code_and_a_long_or_broken_one_is_none() -> None:
+    reading = Reading()
+    assert reading.port.say(b"\x02SN\x001\x03", 10.0)
+    assert reading.scanner.code_for(10.0) == "SN1"
+    for line in (b"x" * 129, b"\x02\x03", b"SN\xff1"):
+        assert not reading.port.say(line, 10.0)
+    assert reading.scanner.code_for(10.0) is None
+
+
+def test_on_the_triggers_own_line_a_pattern_tells_codes_from_triggers() -> None:
+    reading = Reading(pattern="B:(?P<serial>[A-Z0-9]+)")
+    assert not reading.port.say(b"T1", 10.0)
+    assert reading.port.say(b"B:SN1", 10.0)
+    assert reading.scanner.code_for(10.0) == "SN1"
+
+
+def test_a_serial_that_the_recipe_demands_is_a_fault_until_there_is_one_again() -> None:
+    reading = Reading(required=True)
+    assert reading.scanner.code_for(1.0) is None
+    assert reading.faults() == [FAULT]
+    reading.port.say(b"SN1", 2.0)
+    assert reading.scanner.code_for(2.0) == "SN1"
+    assert reading.faults() == []
+
+
+def test_the_triggers_own_serial_comes_first_and_still_uses_up_the_code() -> None:
+    reading = Reading()
+    desk = Desk("plain", r"T(?P<serial>\w*)", codes=reading.scanner.code_for)
+    reading.port.say(b"SN-scanned", 10.0)
+    desk.port.say(b"TSNown", 10.1)
+    desk.port.say(b"T", 10.2)
+    assert [serial for _, serial, _ in desk.taken] == ["SNown", None]
