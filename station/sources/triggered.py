@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-import numpy as np
-
 from station.errors import CameraError
+from station.sources.free import frame_of
 from station.triggers import Asked
 from station.types import Camera, Frame, Stop, Trigger
 
@@ -61,15 +59,7 @@ class TriggeredSource:
             shot = self._camera.shot(since_s=trigger.at_s, within_s=left_s)
         except CameraError as error:
             return _without(trigger, f"no picture: {error}")
-        return Frame(
-            id=trigger.id,
-            image=shot.image,
-            captured_at=shot.taken_at,
-            source="camera",
-            board_serial=trigger.board_serial,
-            sha256=hashlib.sha256(np.ascontiguousarray(shot.image).data).hexdigest(),
-            trigger=trigger,
-        )
+        return frame_of(shot, trigger)
 
 
 def _without(trigger: Trigger, problem: str) -> Frame:

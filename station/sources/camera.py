@@ -1,0 +1,267 @@
+"""The camera, seen from the station: its newest picture, and whether it is alive. A child process reads the driver."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import structlog
+
+from station.errors import CameraError
+from station.health import Health
+from station.sources import camera_child
+from station.sources.camera_child import SLOTS, slot_bytes
+from station.types import Image, Shot, Stop
+
+log = structlog.get_logger(__name__)
+
+TURN_S = 0.25
+OPEN_S = 15.0  # a network camera may take seconds to its first key frame
+KILL_S = 2.0
+LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraOptions:
+    """
+    *device*: ``/dev/v4l/by-id/…`` or a number, an address (``rtsp://``, ``http://``), ``gstreamer: PIPELINE``, or a
+    video or a folder of pictures as a stand-in. What is 0, empty or None is left to the camera.
+
+    *stalled_s*: without a picture for so long it is taken for hung; *frozen_s*: with the same one (0: never).
+    *latency_ms*: from the sensor to here.
+    """
+
+    device: str
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    pixel_format: str = ""
+    exposure: float | None = None
+    gain: float | None = None
+    stalled_s: float = 2.0
+    frozen_s: float = 2.0
+    latency_ms: int = 40
+
+    @property
+    def shown(self) -> str:
+        """The device, without a login."""
+        return LOGIN.sub("", self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    number: int
+    slot: int
+    sequence: int
+    began_s: float
+    arrived_s: float
+    wall_s: float
+
+
+class Camera:
+    """
+    Implements ``types.Camera``; ``run`` is the loop that a Worker supervises as ``camera``.
+
+    *login* is asked at each opening: user and password for an address, or None. *worked* is called when pictures come.
+    """
+
+    def __init__(
+        self,
+        options: CameraOptions,
+        *,
+        health: Health,
+        worked: Callable[[], None] = lambda: None,
+        login: Callable[[], tuple[str, str] | None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._health = health
+        self._worked = worked
+        self._login = login
+        self._monotonic = monotonic
+        self._changed = threading.Condition()
+        self._trouble: str | None = "the camera has not been opened yet"
+        self._newest: _Newest | None = None
+        self._pixels: memoryview | None = None
+        self._shape = (0, 0)
+        self._earlier = 0  # pictures of earlier openings: numbers only rise
+        self._said: deque[str] = deque(maxlen=5)
+
+    def shot(self, *, since_s: float, after: int = 0, within_s: float) -> Shot:
+        deadline_s = self._monotonic() + within_s
+        with self._changed:
+            while True:
+                if self._trouble is not None:
+                    raise CameraError(self._trouble)
+                newest = self._newest
+                if newest is not None and newest.began_s >= since_s and newest.number > after:
+                    image = self._copy(newest)
+                    if image is not None:
+                        taken_at = datetime.fromtimestamp(newest.wall_s, timezone.utc)
+                        return Shot(image, newest.number, newest.began_s, newest.arrived_s, taken_at)
+                left_s = deadline_s - self._monotonic()
+                if left_s <= 0:
+                    raise CameraError(f"the camera took no picture within {within_s * 1e3:.0f} ms")
+                self._changed.wait(left_s)
+
+    def run(self, stop: Stop) -> None:
+        """Opens the camera and watches it, until *stop*. Raises CameraError when it is away, hung or frozen."""
+        self._say("the camera is being opened")
+        memory = os.memfd_create("station-camera", os.MFD_CLOEXEC)
+        ours, theirs = os.pipe()
+        child = None
+        try:
+            child = self._start(memory, theirs)
+            os.close(theirs)
+            theirs = -1
+            self._watch(child, memory, ours, stop)
+        except CameraError as error:
+            self._say(str(error))
+            raise
+        finally:
+            self._say(self._trouble or "the camera is being opened anew")
+            if child is not None:
+                _kill(child)
+            for descriptor in (memory, ours, theirs):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    def _start(self, memory: int, events: int) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            [sys.executable, "-I", camera_child.__file__, str(memory), str(events)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(memory, events),
+        )
+        login, device = self._login(), self._options.device
+        if login is not None and "://" in device:
+            device = device.replace("://", "://{}:{}@".format(*map(_quoted, login)), 1)
+        options = {name: getattr(self._options, name) for name in CameraOptions.__slots__} | {"device": device}
+        assert child.stdin is not None  # noqa: S101  # it was asked for
+        with suppress(BrokenPipeError), child.stdin as pipe:  # not by its arguments: those can be seen by everybody
+            pipe.write(json.dumps(options).encode() + b"\n")
+        return child
+
+    def _watch(self, child: subprocess.Popen[bytes], memory: int, events: int, stop: Stop) -> None:
+        assert child.stderr is not None  # noqa: S101  # it was asked for
+        chatter, rest = child.stderr.fileno(), b""
+        last_s, opened = self._monotonic(), False
+        while not stop.is_set():
+            self._health.beat("camera")
+            ready, _, _ = select.select([events], [], [], TURN_S)
+            while select.select([chatter], [], [], 0)[0] and (overheard := os.read(chatter, 65536)):
+                self._overhear(overheard)  # before what the child says: it may be the reason
+            if events in ready:
+                data = os.read(events, 65536)
+                if not data:
+                    raise CameraError(self._named("its program ended" + self._hint()))
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    opened = self._hear(json.loads(line), memory) or opened
+                last_s = self._monotonic()
+            silent_s = self._monotonic() - last_s
+            if opened and silent_s >= self._options.stalled_s:
+                raise CameraError(
+                    self._named(f"no picture for {self._options.stalled_s:g} s: it hangs, or was unplugged")
+                )
+            if not opened and silent_s >= self._options.stalled_s:
+                self._health.begin("camera_opening", self._named("it does not open"))
+            if not opened and silent_s >= OPEN_S:
+                raise CameraError(self._named(f"it did not open within {OPEN_S:g} s" + self._hint()))
+
+    def _hear(self, document: dict[str, Any], memory: int) -> bool:
+        """Takes in what the child says; True: the camera is open."""
+        match document["event"]:
+            case "trouble":
+                raise CameraError(self._named(document["what"] + self._hint()))
+            case "opened":
+                self._shape = (document["height"], document["width"])
+                with self._changed:
+                    self._pixels = memoryview(mmap.mmap(memory, SLOTS * slot_bytes(*self._shape), mmap.MAP_SHARED))
+                for note in document["notes"]:
+                    log.warning("camera setting not taken", note=note)
+                return True
+            case "same":
+                return True
+        number = document["number"]
+        newest = _Newest(
+            self._earlier + number,
+            number % SLOTS,
+            2 * number,
+            document["began_s"],
+            document["arrived_s"],
+            document["wall_s"],
+        )
+        with self._changed:
+            first, self._trouble = self._trouble is not None, None
+            self._newest = newest
+            self._changed.notify_all()
+        if first:
+            log.info("camera open", device=self._options.shown, width=self._shape[1], height=self._shape[0])
+            self._health.end("camera_opening")
+            self._health.cannot("camera", None)
+            self._worked()
+        return True
+
+    def _copy(self, newest: _Newest) -> Image | None:
+        """Its pixels, or None if the child has begun to write over them: then there is a newer one."""
+        assert self._pixels is not None  # noqa: S101  # there is no picture before
+        height, width = self._shape
+        at = newest.slot * slot_bytes(height, width)
+        sequence = newest.sequence.to_bytes(8, "little")
+        if self._pixels[at : at + 8] != sequence:
+            return None
+        image = np.frombuffer(self._pixels, np.uint8, height * width * 3, at + 8).reshape(height, width, 3).copy()
+        return image if self._pixels[at : at + 8] == sequence else None
+
+    def _say(self, trouble: str) -> None:
+        """From here on there is no picture, and whoever waits for one hears why."""
+        with self._changed:
+            if self._newest is not None:
+                self._earlier = self._newest.number
+            self._trouble, self._newest, self._pixels = trouble, None, None
+            self._changed.notify_all()
+        self._health.cannot("camera", trouble)
+
+    def _overhear(self, data: bytes) -> None:
+        """What drivers and codecs chatter: for who looks for a cause, and never with a password."""
+        for line in data.decode("utf-8", "replace").splitlines():
+            if text := LOGIN.sub("", line).strip():
+                self._said.append(text)
+                log.debug("camera said", text=text)
+
+    def _hint(self) -> str:
+        return f' (it said: "{self._said[-1][:200]}")' if self._said else ""
+
+    def _named(self, what: str) -> str:
+        return f"camera {self._options.shown}: {what}"
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    try:
+        child.wait(KILL_S)
+    except subprocess.TimeoutExpired:  # it hangs in the kernel, which will end it when the driver lets it go
+        log.error("camera program does not end", pid=child.pid)
+    if child.stderr is not None:
+        child.stderr.close()

@@ -1,0 +1,317 @@
+"""
+The program that reads the camera, in a process of its own: a driver that hangs can be killed, and the device let go.
+
+It gets its options as one line of JSON on stdin, and two descriptors by its arguments: shared memory for the pictures,
+and a pipe on which it says, a line of JSON each, ``opened``, ``frame`` or ``trouble``. It knows nothing of the station.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import json
+import mmap
+import os
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+SLOTS = 4  # the newest picture, the one that may be being copied, the one that is written, and one to spare
+PAGE_BYTES = 4096
+DEFAULT_FPS = 30.0  # of a stand-in that says nothing else
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+PR_SET_PDEATHSIG = 1
+V4L2_MANUAL, FOURCC = 1, 4
+
+# Before cv2 is imported: RTSP over TCP, since a lost UDP packet is a grey stripe on a board, and no buffering.
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+
+
+def slot_bytes(height: int, width: int) -> int:
+    """A slot begins on a page: eight bytes of sequence number, odd while it is written, then the pixels (BGR)."""
+    return -(-(8 + height * width * 3) // PAGE_BYTES) * PAGE_BYTES
+
+
+def main(memory: int, events: int) -> NoReturn:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # not to outlive a station that was killed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the station's, which ends us
+    options = json.loads(sys.stdin.readline())
+    pipe = os.fdopen(events, "w", buffering=1)
+
+    def say(**document: Any) -> None:
+        pipe.write(json.dumps(document) + "\n")
+
+    try:
+        _drain(options, memory, say)
+    except BrokenPipeError:
+        pass
+    except Trouble as trouble:
+        with contextlib.suppress(BrokenPipeError):
+            say(event="trouble", what=str(trouble))
+    os._exit(1)  # without cv2's tidying up, which may hang in the same driver
+
+
+@dataclass(frozen=True)
+class Taken:
+    """
+    A picture; *stamp_s* is its camera's own time, in seconds since anything. *exposed_s* is the very moment of its
+    exposure, which only a stand-in knows.
+    """
+
+    image: Any
+    stamp_s: float | None = None
+    exposed_s: float | None = None
+
+
+class Trouble(Exception):  # noqa: N818  # it is no error of ours
+    """What is wrong with the camera, for a person."""
+
+
+class Freshness:
+    """
+    When can the exposure of a picture have begun, at the earliest? A picture that waited in a buffer is older than it
+    looks: somebody's previous board.
+
+    It began no earlier than the one before it was there, less *latency_s* from the sensor to here. But pictures that
+    come in a burst, closer than half their usual distance, have waited, so their time does not move on. And where the
+    camera stamps its pictures (RTSP) they are no younger than that stamp and the shortest way seen lately allow.
+    """
+
+    ADAPTS = 0.02  # how fast the usual distance follows: slower than a burst lasts
+    WINDOW_S = 30.0  # for the shortest way: clocks drift apart
+
+    def __init__(self, begun_s: float, *, latency_s: float) -> None:
+        self._latency_s = latency_s
+        self._settled_s = self._previous_s = begun_s
+        self._distance_s: float | None = None
+        self._ways: tuple[float, float] = (float("inf"), float("inf"))  # the shortest of this window and the last
+        self._window_s = begun_s
+
+    def began_s(self, arrived_s: float, stamp_s: float | None) -> float:
+        """The earliest beginning of the picture that came at *arrived_s*, which its camera stamped *stamp_s*."""
+        began_s = self._settled_s
+        distance_s = arrived_s - self._previous_s
+        usual_s = distance_s if self._distance_s is None else self._distance_s
+        if distance_s >= usual_s / 2:
+            self._settled_s = arrived_s
+        self._distance_s = usual_s + self.ADAPTS * (distance_s - usual_s)
+        self._previous_s = arrived_s
+        if stamp_s is not None:
+            if arrived_s - self._window_s > self.WINDOW_S:
+                self._ways, self._window_s = (float("inf"), self._ways[0]), arrived_s
+            self._ways = (min(self._ways[0], arrived_s - stamp_s), self._ways[1])
+            began_s = min(began_s, stamp_s + min(self._ways))
+        return began_s - self._latency_s
+
+
+class Slots:
+    """The shared memory that the pictures lie in, each behind its sequence number."""
+
+    def __init__(self, memory: int, height: int, width: int) -> None:
+        import numpy as np
+
+        size = slot_bytes(height, width)
+        os.ftruncate(memory, SLOTS * size)
+        self._view = memoryview(mmap.mmap(memory, SLOTS * size))
+        self._size = size
+        self.shape = (height, width, 3)
+        self._pixels = [
+            np.frombuffer(self._view, np.uint8, height * width * 3, at * size + 8).reshape(self.shape)
+            for at in range(SLOTS)
+        ]
+
+    def write(self, number: int, image: Any) -> None:
+        at = (number % SLOTS) * self._size
+        self._view[at : at + 8] = (2 * number - 1).to_bytes(8, "little")
+        self._pixels[number % SLOTS][:] = image
+        self._view[at : at + 8] = (2 * number).to_bytes(8, "little")
+
+
+def _drain(options: dict[str, Any], memory: int, say: Any) -> None:
+    same_since_s = begun_s = time.monotonic()
+    shots, notes = _open(options)
+    freshness = Freshness(begun_s, latency_s=options["latency_ms"] / 1e3)
+    slots: Slots | None = None
+    last_sum, number = None, 0
+    for shot in shots:
+        arrived_s, wall_s = time.monotonic(), time.time()
+        image = _colour(shot.image)
+        height, width = image.shape[:2]
+        if slots is None:
+            _check_size(options, width, height)
+            slots = Slots(memory, height, width)
+            say(event="opened", width=width, height=height, notes=notes)
+        if image.shape != slots.shape:
+            was = f"{slots.shape[1]} x {slots.shape[0]}"
+            raise Trouble(f"the size of its pictures changed from {was} to {width} x {height}")
+        if options["frozen_s"] and shot.exposed_s is None:
+            # All of it: a sensor's noise makes two equal pictures impossible, and a driver that hung repeats its last.
+            found = zlib.crc32(image.data)
+            if found == last_sum:
+                if arrived_s - same_since_s >= options["frozen_s"]:
+                    raise Trouble(
+                        f"it has shown the same picture for {options['frozen_s']:g} s: the camera or its driver hangs "
+                        "([source] frozen_s)"
+                    )
+                say(event="same")  # it moves, but there is nothing new to be judged
+                continue
+            last_sum, same_since_s = found, arrived_s
+        number += 1
+        slots.write(number, image)
+        began_s = freshness.began_s(arrived_s, shot.stamp_s) if shot.exposed_s is None else shot.exposed_s
+        say(event="frame", number=number, began_s=began_s, arrived_s=arrived_s, wall_s=wall_s)
+    raise Trouble("it gives no more pictures: was it unplugged or switched off?")
+
+
+def _open(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
+    """Its pictures, and what the driver did not take of the settings."""
+    device: str = options["device"]
+    if device.startswith("gstreamer:"):
+        return _opened(_gstreamer(device.partition(":")[2].strip())), []
+    if "://" in device:
+        # Only RTSP carries the camera's clock; of motion JPEG the decoder makes one up.
+        return _opened(_stream(device), stamped=device.startswith("rtsp")), []
+    if device.isdigit() or device.startswith("/dev/"):
+        return _v4l2(options)
+    return _stand_in(Path(device), options["fps"] or None), []
+
+
+def _gstreamer(pipeline: str) -> Any:
+    import cv2
+
+    if not any("GStreamer" in line and "YES" in line for line in cv2.getBuildInformation().splitlines()):
+        raise Trouble(
+            "this OpenCV has no GStreamer: use the one of the system (python3 -m venv --system-site-packages, "
+            "without opencv-python), as Jetsons have it"
+        )
+    return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+
+
+def _stream(url: str) -> Any:
+    import cv2
+
+    patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 8000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 4000]
+    return cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
+
+
+def _v4l2(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
+    import cv2
+
+    device: str = options["device"]
+    path = Path(f"/dev/video{device}" if device.isdigit() else device)
+    if not path.exists():
+        raise Trouble(f"{path} is not there: is it plugged in? (ls -l /dev/v4l/by-id)")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise Trouble(f"{path} may not be used by this user: add it to the group video")
+    capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_V4L2)
+    if not capture.isOpened():
+        raise Trouble(f"{path} cannot be opened: does another program use it? (fuser -v {path})")
+    notes = []
+    wanted: list[tuple[str, int, float]] = [("buffers", cv2.CAP_PROP_BUFFERSIZE, 1)]
+    if options["pixel_format"]:
+        wanted.append(("pixel_format", cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*options["pixel_format"])))
+    if options["width"] and options["height"]:
+        wanted += [
+            ("width", cv2.CAP_PROP_FRAME_WIDTH, options["width"]),
+            ("height", cv2.CAP_PROP_FRAME_HEIGHT, options["height"]),
+        ]
+    if options["fps"]:
+        wanted.append(("fps", cv2.CAP_PROP_FPS, options["fps"]))
+    if options["exposure"] is not None:
+        wanted += [
+            ("manual exposure", cv2.CAP_PROP_AUTO_EXPOSURE, V4L2_MANUAL),
+            ("exposure", cv2.CAP_PROP_EXPOSURE, options["exposure"]),
+        ]
+    if options["gain"] is not None:
+        wanted.append(("gain", cv2.CAP_PROP_GAIN, options["gain"]))
+    for name, key, value in wanted:
+        if not capture.set(key, value) or abs(capture.get(key) - value) > 0.5:  # drivers round
+            notes.append(f"{name} = {value:g} was not taken, it is {capture.get(key):g}")
+    return _opened(capture), notes
+
+
+def _opened(capture: Any, *, stamped: bool = False) -> Iterator[Taken]:
+    import cv2
+
+    if not capture.isOpened():
+        raise Trouble("it cannot be opened: is it switched on, and are address, name and password right?")
+    while True:
+        ok, image = capture.read()
+        if not ok:
+            return
+        yield Taken(image, capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 if stamped else None)
+
+
+def _stand_in(path: Path, fps: float | None) -> Iterator[Taken]:
+    """A video or pictures, over and over, in the place of a camera: each is taken at the moment at which it is read."""
+    import cv2
+
+    if path.is_dir():
+        files = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURES)
+        if not files:
+            raise Trouble(f"{path} holds no pictures")
+        reads: Iterator[Any] = (cv2.imread(str(one)) for one in itertools.cycle(files))
+    elif path.is_file():
+        film = cv2.VideoCapture(str(path))
+        if not film.isOpened():
+            raise Trouble(f"{path} is no video that can be read")
+        fps = fps or film.get(cv2.CAP_PROP_FPS) or None
+        reads = _over_and_over(film)
+    else:
+        raise Trouble(f"{path} is not there: a camera's device, address, or a video or a folder of pictures")
+    due_s = time.monotonic()
+    while True:
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        exposed_s = time.monotonic()
+        image = next(reads)
+        if image is None:
+            raise Trouble(f"a picture of {path} cannot be read")
+        yield Taken(image, exposed_s=exposed_s)
+        due_s = max(due_s + 1 / (fps or DEFAULT_FPS), time.monotonic())
+
+
+def _over_and_over(film: Any) -> Iterator[Any]:
+    import cv2
+
+    fresh = True
+    while True:
+        ok, image = film.read()
+        if ok:
+            fresh = False
+            yield image
+        elif fresh:
+            yield None
+        else:
+            fresh = film.set(cv2.CAP_PROP_POS_FRAMES, 0)
+
+
+def _colour(image: Any) -> Any:
+    """Height x width x 3, uint8 BGR, in one piece."""
+    import cv2
+    import numpy as np
+
+    if image.dtype != np.uint8:
+        image = (image / 256).astype(np.uint8)
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[:, :, :3])
+
+
+def _check_size(options: dict[str, Any], width: int, height: int) -> None:
+    wanted = (options["width"] or width, options["height"] or height)
+    if (width, height) != wanted:
+        raise Trouble(
+            f"its pictures have {width} x {height} pixels, not {wanted[0]} x {wanted[1]}: choose a size that it has "
+            "(v4l2-ctl --list-formats-ext) in [source] width and height"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,101 @@
+"""A motion-JPEG camera on loopback that can be rude: it stalls, freezes, sends halves, or goes away."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+import time
+from contextlib import suppress
+
+import cv2
+import numpy as np
+
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
+REFUSED = b'HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm="camera"\r\nContent-Length: 0\r\n\r\n'
+PERIOD_S = 0.04
+
+
+class MjpegServer:
+    """
+    In a ``with``, pictures with a running number in their grey are served at ``url``.
+
+    *mood* is ``well``, ``stall`` (the connection stays and nothing comes), ``freeze`` (one picture for ever), ``half``
+    (a picture that ends in its middle, then silence) or ``reset``. ``sent`` counts whole pictures. *login*, as
+    ``user:password``, is asked for.
+    """
+
+    def __init__(self, *, width: int = 64, height: int = 48, port: int = 0, login: str = "") -> None:
+        self.mood = "well"
+        self.sent = 0
+        self._size = (width, height)
+        self._login = base64.b64encode(login.encode()).decode()
+        self._server = socket.create_server(("127.0.0.1", port))
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    @property
+    def port(self) -> int:
+        return int(self._server.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/video.mjpg"
+
+    def __enter__(self) -> MjpegServer:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._server.close()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
+            try:
+                peer, _ = self._server.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        with peer, suppress(OSError):
+            request = peer.recv(65536).decode("latin-1")
+            if self._login not in request:
+                peer.sendall(REFUSED)
+                return
+            peer.sendall(HEAD)
+            next_s = time.monotonic()
+            while not self._stop.wait(max(0.0, next_s - time.monotonic())):
+                next_s += PERIOD_S
+                match self.mood:
+                    case "stall":
+                        continue
+                    case "reset":
+                        return
+                    case "half":
+                        data = self._picture(self.sent)
+                        peer.sendall(b"--frame\r\nContent-Type: image/jpeg\r\n\r\n" + data[: len(data) // 2])
+                        self._stop.wait()
+                        return
+                    case "freeze":
+                        pass
+                    case _:
+                        self.sent += 1
+                data = self._picture(self.sent)
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+                peer.sendall(head + data + b"\r\n")
+
+    def _picture(self, number: int) -> bytes:
+        width, height = self._size
+        image = np.full((height, width, 3), 20 + number % 200, np.uint8)
+        image[: height // 2] = 255 - (20 + number % 200)
+        ok, data = cv2.imencode(".jpg", image)
+        assert ok
+        return data.tobytes()

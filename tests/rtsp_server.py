@@ -1,0 +1,21 @@
+"""An RTSP camera on loopback, for the system's Python, which has GStreamer: PORT as its argument."""
+
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  # the versions must be chosen first
+
+Gst.init(None)
+server = GstRtspServer.RTSPServer(service=sys.argv[1], address="127.0.0.1")
+factory = GstRtspServer.RTSPMediaFactory(shared=True)
+factory.set_launch(
+    "( videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 "
+    "! jpegenc ! rtpjpegpay name=pay0 )"
+)
+server.get_mount_points().add_factory("/board", factory)
+server.attach(None)
+print("ready", flush=True)  # noqa: T201  # what the test waits for
+GLib.MainLoop().run()

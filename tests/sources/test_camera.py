@@ -1,0 +1,346 @@
+"""The camera: its newest picture, never an old one, and seen at once when it is away, hung or frozen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from station.errors import CameraError
+from station.health import Health
+from station.sources.camera import Camera, CameraOptions
+from station.sources.camera_child import Freshness, Slots
+from station.supervise import Worker
+from station.types import Shot
+from tests.mjpeg_server import MjpegServer
+from tests.mosquitto import free_port
+from tests.waiting import until
+
+
+class Watching:
+    """In a ``with``, a camera whose loop is run as the supervisor runs it."""
+
+    def __init__(self, device: Path | str, *, login: tuple[str, str] | None = None, **options: object) -> None:
+        self.health = Health()
+        self.camera = Camera(
+            CameraOptions(str(device), **({"latency_ms": 0} | options)),  # type: ignore[arg-type]  # of a test's own
+            health=self.health,
+            worked=lambda: self.worker.worked(),  # noqa: PLW0108  # there is no worker yet
+            login=lambda: login,
+        )
+        self.worker = Worker("camera", self.camera.run, health=self.health, on_restart=lambda _: None)
+
+    def __enter__(self) -> Watching:
+        self.worker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.worker.stop(within_s=30)
+
+    def shot(self, *, after: int = 0) -> Shot:
+        """A picture from now on; waits through troubles."""
+        shots: list[Shot] = []
+
+        def taken() -> bool:
+            try:
+                shots.append(self.camera.shot(since_s=time.monotonic(), after=after, within_s=5.0))
+            except CameraError:
+                return False
+            return True
+
+        until(taken, what=f"a picture; faults: {self.faults()}")
+        return shots[0]
+
+    def trouble(self) -> str:
+        try:
+            self.camera.shot(since_s=time.monotonic(), within_s=0.0)
+        except CameraError as error:
+            return str(error)
+        return ""
+
+    def faults(self) -> dict[str, str]:
+        return {fault.code: fault.detail for fault in self.health.faults()}
+
+
+@pytest.fixture
+def server() -> Iterator[MjpegServer]:
+    with MjpegServer() as server:
+        yield server
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((48, 64, 3), 40 * number, np.uint8))
+    return folder
+
+
+def test_a_picture_is_taken_after_it_was_asked_for_and_numbers_rise(server: MjpegServer) -> None:
+    with Watching(server.url) as watching:
+        watching.shot()
+        last = 0
+        for _ in range(5):
+            asked_s = time.monotonic()
+            shot = watching.camera.shot(since_s=asked_s, after=last, within_s=30)
+            assert asked_s <= shot.began_s <= shot.arrived_s <= time.monotonic()
+            assert shot.number > last
+            assert shot.image.shape == (48, 64, 3)
+            last = shot.number
+        assert watching.health.not_ready() == {}
+
+
+def test_the_newest_picture_is_given_and_what_was_skipped_shows_in_its_number(server: MjpegServer) -> None:
+    with Watching(server.url) as watching:
+        first = watching.shot()
+        until(lambda: server.sent > first.number + 5)
+        later = watching.shot(after=first.number)
+    assert later.number > first.number + 3
+
+
+def test_a_picture_that_was_there_before_is_never_given(server: MjpegServer) -> None:
+    with Watching(server.url) as watching:
+        watching.shot()
+        server.mood = "stall"
+        with pytest.raises(CameraError):
+            watching.camera.shot(since_s=time.monotonic() + 0.2, within_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("mood", "words"),
+    [
+        ("stall", "no picture for 0.5 s"),
+        ("half", "no picture for 0.5 s"),
+        ("freeze", "the same picture for 0.5 s"),
+        ("reset", "gives no more pictures"),
+    ],
+)
+def test_a_camera_that_is_rude_is_a_fault_and_is_opened_anew(server: MjpegServer, mood: str, words: str) -> None:
+    with Watching(server.url, stalled_s=0.5, frozen_s=0.5) as watching:
+        before = watching.shot()
+        server.mood = mood
+        until(lambda: words in watching.faults().get("camera_failing", ""), what=f"{words!r} in {watching.faults()}")
+        assert "camera" in watching.health.not_ready()
+        assert watching.trouble(), "meanwhile there is no picture at all"
+        server.mood = "well"
+        after = watching.shot()
+        assert after.number > before.number
+        until(lambda: watching.faults() == {})
+        assert watching.health.not_ready() == {}
+
+
+def test_while_it_shows_the_same_picture_nothing_is_judged(server: MjpegServer) -> None:
+    with Watching(server.url, frozen_s=30.0, stalled_s=30.0) as watching:
+        seen = watching.shot()
+        server.mood = "freeze"
+        until(lambda: watching.trouble().startswith("the camera took no picture"))
+        with pytest.raises(CameraError, match="took no picture within 300 ms"):
+            watching.camera.shot(since_s=time.monotonic(), after=seen.number, within_s=0.3)
+
+
+def test_a_camera_that_is_not_there_at_the_start_is_found_when_it_comes() -> None:
+    port = free_port()
+    with Watching(f"http://127.0.0.1:{port}/video.mjpg") as watching:
+        until(lambda: "cannot be opened" in watching.faults().get("camera_failing", ""))
+        with MjpegServer(port=port):
+            watching.shot()
+            until(lambda: watching.faults() == {})
+        until(lambda: "camera_failing" in watching.faults())
+
+
+def test_a_device_that_is_not_there_says_what_to_look_for(tmp_path: Path) -> None:
+    for device, words in (
+        ("/dev/v4l/by-id/nothing", "is it plugged in?"),
+        (tmp_path / "nothing", "is not there"),
+        (tmp_path, "holds no pictures"),
+        ("gstreamer: videotestsrc ! appsink", "has no GStreamer"),
+        (Path(__file__), "is no video"),
+    ):
+        with Watching(device) as watching:
+            until(lambda words=words, watching=watching: words in watching.faults().get("camera_failing", ""))  # type: ignore[misc]  # at once
+
+
+def test_a_size_that_the_camera_does_not_have_is_said(server: MjpegServer) -> None:
+    with Watching(server.url, width=1280, height=720) as watching:
+        until(lambda: "64 x 48 pixels, not 1280 x 720" in watching.faults().get("camera_failing", ""))
+
+
+def test_a_size_that_changes_is_said(pictures: Path) -> None:
+    """Of a stand-in: OpenCV scales the pictures of a stream to the size that it began with, and says nothing."""
+    cv2.imwrite(str(pictures / "9.png"), np.zeros((48, 128, 3), np.uint8))
+    with Watching(pictures) as watching:
+        words = "the size of its pictures changed from 64 x 48 to 128 x 48"
+        until(lambda: words in watching.faults().get("camera_failing", ""))
+
+
+def test_a_login_reaches_the_camera_and_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with MjpegServer(login="operator:open/sesame@1") as server:
+        with Watching(server.url, login=("operator", "open/sesame@1")) as watching:
+            watching.shot()
+            (child,) = children_of(os.getpid())
+            for what in ("cmdline", "environ"):
+                assert b"sesame" not in Path(f"/proc/{child}/{what}").read_bytes()
+            server.mood = "reset"
+            until(lambda: "camera_failing" in watching.faults())
+            assert "sesame" not in str(watching.faults())
+        with Watching(server.url, login=("operator", "closed")) as watching:
+            until(lambda: "name and password" in watching.faults().get("camera_failing", ""))
+    captured = capsys.readouterr()
+    assert "sesame" not in captured.out + captured.err
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(one) for task in Path(f"/proc/{pid}/task").glob("*/children") for one in task.read_text().split()]
+
+
+def test_a_child_that_hangs_is_killed_and_another_one_goes_on(server: MjpegServer) -> None:
+    with Watching(server.url, stalled_s=0.5) as watching:
+        watching.shot()
+        (child,) = children_of(os.getpid())
+        os.kill(child, signal.SIGSTOP)  # as one that hangs in its driver
+        until(lambda: "camera_failing" in watching.faults())
+        watching.shot()
+        assert child not in children_of(os.getpid())
+
+
+def test_a_child_that_was_killed_is_a_fault_and_another_one_goes_on(server: MjpegServer) -> None:
+    with Watching(server.url) as watching:
+        watching.shot()
+        (child,) = children_of(os.getpid())
+        os.kill(child, signal.SIGKILL)
+        until(lambda: "its program ended" in watching.faults().get("camera_failing", ""))
+        watching.shot()
+
+
+def test_the_child_does_not_outlive_a_station_that_was_killed(pictures: Path) -> None:
+    program = (
+        "import sys, threading; from station.health import Health; from station.sources.camera import *;"
+        f"Camera(CameraOptions({str(pictures)!r}), health=Health()).run(threading.Event())"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        until(lambda: children_of(parent.pid))
+        (child,) = children_of(parent.pid)
+        parent.kill()
+        parent.wait(30)
+        until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
+    finally:
+        parent.kill()
+
+
+def test_pictures_stand_in_for_a_camera_over_and_over(pictures: Path) -> None:
+    with Watching(pictures, fps=100) as watching:
+        greys = set()
+        last = 0
+        while len(greys) < 3 or last < 7:
+            shot = watching.shot(after=last)
+            last = shot.number
+            greys.add(int(shot.image[0, 0, 0]))
+    assert greys == {0, 40, 80}
+
+
+def test_a_video_stands_in_for_a_camera_over_and_over(tmp_path: Path) -> None:
+    path = tmp_path / "film.avi"
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    for number in range(5):
+        film.write(np.full((48, 64, 3), 50 * number, np.uint8))
+    film.release()
+    with Watching(path, fps=200) as watching:
+        shot = watching.shot()
+        assert watching.shot(after=shot.number + 10).number > shot.number + 10
+
+
+@contextmanager
+def writing(slots: Slots) -> Iterator[None]:
+    """A writer that fills picture after picture with its number, as fast as it can."""
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            slots.write(number, np.full(slots.shape, number % 251, np.uint8))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def test_a_picture_is_never_half_one_and_half_another() -> None:
+    """The reader sees every state that the writer leaves between two steps; a torn picture has two greys."""
+    memory = os.memfd_create("test")
+    try:
+        slots = Slots(memory, 240, 320)
+        camera = Camera(CameraOptions("x"), health=Health())
+        camera._shape = (240, 320)
+        whole = 0
+        with writing(slots):
+            number = 0
+            import mmap
+
+            camera._pixels = memoryview(mmap.mmap(memory, os.fstat(memory).st_size))
+            from station.sources.camera import _Newest
+            from station.sources.camera_child import SLOTS, slot_bytes
+
+            while whole < 300:
+                at = (number % SLOTS) * slot_bytes(240, 320)
+                sequence = int.from_bytes(camera._pixels[at : at + 8], "little")
+                number += 1
+                if sequence == 0 or sequence % 2:
+                    continue
+                image = camera._copy(_Newest(sequence // 2, sequence // 2 % SLOTS, sequence, 0, 0, 0))
+                if image is not None:
+                    assert image.min() == image.max() == (sequence // 2) % 251
+                    whole += 1
+    finally:
+        os.close(memory)
+
+
+def test_a_picture_began_no_earlier_than_the_one_before_it_came_less_its_way() -> None:
+    freshness = Freshness(0.0, latency_s=0.01)
+    assert [round(freshness.began_s(at, None), 3) for at in (0.1, 0.2, 0.3)] == [-0.01, 0.09, 0.19]
+
+
+def test_pictures_that_waited_in_a_buffer_are_no_younger_than_their_burst() -> None:
+    freshness = Freshness(0.0, latency_s=0.0)
+    for number in range(1, 11):
+        freshness.began_s(number / 10, None)
+    # Held up for a second: what was taken meanwhile comes all at once.
+    burst = [freshness.began_s(2.0 + number / 1000, None) for number in range(5)]
+    assert burst[0] == 1.0
+    assert all(began_s <= 2.0 for began_s in burst), burst
+    assert freshness.began_s(2.1, None) == 2.0
+    assert freshness.began_s(2.2, None) == 2.1
+
+
+def test_a_cameras_own_stamp_tells_how_old_a_late_picture_is() -> None:
+    freshness = Freshness(0.0, latency_s=0.0)
+    for number in range(1, 11):
+        freshness.began_s(number / 10 + 0.05, number / 10 + 7.0)  # the shortest way puts it 6.95 s ahead of ours
+    late = freshness.began_s(2.0, 1.1 + 7.0)
+    assert late == pytest.approx(1.05)
+    second = freshness.began_s(2.06, 1.2 + 7.0)
+    assert second == pytest.approx(1.25), "though the one before it came at 2.0"
+
+
+def test_clocks_that_drift_apart_are_followed() -> None:
+    freshness = Freshness(0.0, latency_s=0.0)
+    began_s = 0.0
+    for number in range(1, 20_000):
+        began_s = freshness.began_s(number / 10, number / 10 * 0.999)  # a hundred times worse than a quartz
+    assert 1999.9 - began_s < 0.2
