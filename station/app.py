@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,13 @@ from station.disk import Disks, Room
 from station.errors import LedgerError
 from station.events import to_bytes, utc_text
 from station.evidence import FolderEvidence
+from station.gates.tower import Lamps, lamps_of
 from station.health import Fault, Health
-from station.heartbeat import Vitals, fault_of, heartbeat_of
+from station.heartbeat import Vitals, fault_of, heartbeat_of, left_open
 from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
 from station.line import Bench, Listeners, log_inspection, run_line, settle_left_open
-from station.line_sections import HttpTrigger, MqttTrigger
+from station.line_sections import HttpTrigger, MqttTrigger, PatliteTower
 from station.line_side import build_line_side
 from station.memory import give_back, share_one_heap
 from station.metrics import Gauges, Metrics
@@ -83,6 +85,7 @@ class Station:
         self._asked = threading.Event()
         self._owes = threading.Event()
         self._counts = dict.fromkeys((verdict.value for verdict in Verdict), 0)
+        self._last: Verdict | None = None
         self._backlog = 0
         self._unsaid: deque[Message] = deque(maxlen=UNSAID)  # the oldest goes first: the heartbeat names what lasts
 
@@ -92,6 +95,7 @@ class Station:
         opened = open_ledger(data_dir / "ledger.db")
         self._ledger: SqliteLedger = opened.ledger
         self._outbox = SqliteOutbox(data_dir / "ledger.db")
+        self._end_what_was_left_open()
         self._health = Health(on_fault=self._on_fault)
         self._disks = Disks(
             [data_dir, *_inbox(settings)],
@@ -111,11 +115,23 @@ class Station:
         if ready.fallback is not None:
             self._health.begin("model_fallback", ready.fallback)
         self._recipe = build_recipe(settings)
-        self._metrics = Metrics(version=__version__, model=self._detector.model.name, read=self._gauges)
+        last = self._ledger.latest(1)
+        self._metrics = Metrics(
+            version=__version__,
+            model=self._detector.model.name,
+            read=self._gauges,
+            last_s=last[0].recorded_at.timestamp() if last else None,
+        )
         self._commands: Queue[Command] = Queue(COMMANDS)
         self._link = build_link(settings, self._health, self._on_link_change, self._on_command)
         self._side = build_line_side(
-            settings, ledger=self._ledger, health=self._health, metrics=self._metrics, on_backlog=self._on_backlog
+            settings,
+            ledger=self._ledger,
+            health=self._health,
+            metrics=self._metrics,
+            on_backlog=self._on_backlog,
+            look=self._lamps,
+            worked=lambda loop: self._workers[loop].worked(),
         )
         if opened.quarantined:
             self._health.begin(
@@ -304,9 +320,16 @@ class Station:
             self._side.journal.prune(keep_days=keep_days)
 
     def _on_inspected(self, inspection: Inspection) -> None:
+        self._last = inspection.decision.verdict
         self._counts[inspection.decision.verdict.value] += 1
         self._metrics.inspected(inspection)
         log_inspection(inspection)
+
+    def _lamps(self) -> Lamps:
+        """What a light tower shows."""
+        tower = self._settings.tower
+        piled_up = isinstance(tower, PatliteTower) and self._outbox.depth().owed >= tower.owed_events
+        return lamps_of(self._last, trouble=bool(self._health.faults() or self._health.not_ready()), piled_up=piled_up)
 
     def _on_backlog(self, files: int) -> None:
         self._backlog = files
@@ -316,7 +339,15 @@ class Station:
         if began:
             log.warning("fault began", code=fault.code, detail=fault.detail)
         else:  # its detail would read like news
-            log.info("fault ended", code=fault.code, after_s=round(time.time() - fault.since_s))
+            log.info("fault ended", code=fault.code, after_s=round(fault.lasted_s))
+        self._publish_fault(fault, began=began)
+
+    def _end_what_was_left_open(self) -> None:
+        """A fault that was there when the last run ended is over: it begins anew if it is still there."""
+        for fault in left_open(self._ledger.notices("fault")):
+            self._publish_fault(replace(fault, detail="the station was started anew"), began=False)
+
+    def _publish_fault(self, fault: Fault, *, began: bool) -> None:
         at = utc_text(datetime.now(timezone.utc))
         name, event_id = self._settings.station.name, str(uuid.uuid4())
         document = fault_of(fault, began=began, event_id=event_id, station=name, at=at)
@@ -363,7 +394,9 @@ class Station:
     def _gauges(self) -> Gauges:
         depth = self._outbox.depth()
         connected = self._link is not None and self._link.connected
-        return Gauges(depth.owed, depth.oldest_age_s, connected)
+        faults = tuple(fault.code for fault in self._health.faults())
+        ready, free_bytes = not self._health.not_ready(), self._disks.free_bytes()
+        return Gauges(depth.owed, depth.oldest_age_s, connected, ready, faults, free_bytes)
 
     def _vitals(self) -> Vitals:
         depth, last = self._outbox.depth(), self._ledger.latest(1)

@@ -43,7 +43,9 @@ def main() -> None:
 
 
 def _fail(error: StationError) -> NoReturn:
-    print(f"station: {error}", file=sys.stderr)
+    from station.terminal import shown
+
+    print("station: " + "\n".join(map(shown, str(error).splitlines())), file=sys.stderr)
     match error:
         case ConfigError():
             sys.exit(EXIT_CONFIG)
@@ -75,18 +77,21 @@ def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """
     from station.app import Station
 
-    settings = settings_of(config, overrides)
+    settings = settings_of(config, overrides, daemon=True)
     Station(settings).run()
 
 
 @app.command()
 def check(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """
-    Prints the resolved configuration, and what works: model, source, ledger, broker, serial.
+    Prints the configuration, and what works.
+
+    It tries model, source, ledger, broker and serial port.
 
     Example: station check -c configs/station.toml
 
-    Exit: 0 it can inspect (a broker that is away is only a warning: events wait), 2 something must be mended.
+    Exit: 0 it can inspect (a broker that is away is only a warning: events wait; one that refuses the login is not),
+    2 something must be mended.
     """
     from station.commands.check import check as look
 
@@ -105,7 +110,9 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """
-    One-off: pictures or folders in, verdicts out; nothing is recorded, moved or sent.
+    One-off: pictures in, verdicts out.
+
+    Nothing is recorded, moved or sent, and no configuration is needed.
 
     Example: station inspect board.jpg --save annotated
 
@@ -120,9 +127,13 @@ def inspect(
 @app.command()
 def watch(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
     """
-    A subscriber: prints events, state and heartbeat as they arrive, until Ctrl-C.
+    Prints events, state and heartbeat as they arrive.
+
+    A subscriber of the station's own topics, until Ctrl-C.
 
     Example: station watch -c configs/station.toml
+
+    Exit: 0 ended by Ctrl-C, 1 the broker refuses the login.
     """
     from station.commands.watch import watch as follow
 
@@ -138,7 +149,9 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Replaces FILE if it is there.")] = False,
 ) -> None:
     """
-    Configuration, models and ledger in one archive, while the station runs. No pictures, and no secrets unless asked.
+    Configuration, models and ledger in one archive.
+
+    Also while the station runs. No pictures, and no secrets unless asked.
 
     Example: station backup aoi-1.tar.gz -c /etc/station/aoi-1.toml
 
@@ -166,7 +179,9 @@ def restore(
     force: Annotated[bool, typer.Option("--force", help="Moves aside what is there already.")] = False,
 ) -> None:
     """
-    Puts a backup onto this machine, checked, all of it or nothing; and says what has to be put back by hand.
+    Puts a backup onto this machine.
+
+    It is checked first, and all of it or nothing is put back; what has to be put back by hand is said.
 
     Example: station restore aoi-1.tar.gz
 
@@ -182,7 +197,7 @@ def restore(
 @ledger.command("status")
 def ledger_status(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
     """
-    Counts, and what is owed to the broker since when.
+    Counts, and what is owed to the broker.
 
     Example: station ledger status
     """
@@ -222,14 +237,18 @@ def ledger_replay(
     refused: Annotated[bool, typer.Option("--refused", help="Only what the broker refused.")] = False,
 ) -> None:
     """
-    Owes events to the broker once more, with the same event ids; a station that runs sends them.
+    Sends boards again, with the same event ids.
+
+    They are owed to the broker once more; a station that runs sends them within a second.
 
     Example: station ledger replay --since 2026-11-23T06:00:00
     """
     from station.commands.ledger import Selection, replay
+    from station.terminal import counted
 
     which = Selection(since=_utc(since), until=_utc(until), seqs=_seqs(seq), refused=refused)
-    print(f"{replay(_ledger(config, overrides), which)} events are owed again")
+    count = replay(_ledger(config, overrides), which)
+    print(f"{counted(count, 'event')} {'is' if count == 1 else 'are'} owed again")
 
 
 @ledger.command("export")
@@ -240,16 +259,19 @@ def ledger_export(
     force: Annotated[bool, typer.Option("--force", help="Replaces FILE.csv if it is there.")] = False,
 ) -> None:
     """
-    One row a board, as CSV.
+    One row a board, as CSV; - is stdout.
 
     Example: station ledger export boards.csv
     """
     from rich.console import Console
 
     from station.commands.ledger import export
+    from station.terminal import counted
 
-    console = Console(stderr=True)
-    print(f"{export(_ledger(config, overrides), target, force=force, console=console)} boards written to {target}")
+    count = export(_ledger(config, overrides), target, force=force, console=Console(stderr=True))
+    to_stdout = str(target) == "-"  # where the boards are, and nothing else
+    where = "stdout" if to_stdout else target
+    print(f"{counted(count, 'board')} written to {where}", file=sys.stderr if to_stdout else sys.stdout)
 
 
 def _ledger(config: Path | None, overrides: list[str] | None) -> Path:

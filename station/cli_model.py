@@ -9,7 +9,7 @@ import typer
 
 from station.cli_options import ConfigOption, SetOption, settings_of
 
-model = typer.Typer(help="The model store: models come in, are tested, chosen, and taken back.", no_args_is_help=True)
+model = typer.Typer(help="The models: take in, test, choose, take back.", no_args_is_help=True)
 
 ImagesOption = Annotated[
     Optional[Path],  # noqa: UP045  # typer reads the annotation at run time, on Python 3.10 too
@@ -34,7 +34,9 @@ def model_import(
     overrides: SetOption = None,
 ) -> None:
     """
-    Takes a model into the store: checks it, makes its self-test and its thresholds from labelled boards, times it.
+    Takes a model into the store, and tests it.
+
+    It is checked and timed; labelled boards give its self-test and its thresholds.
 
     Example: station model import best.pt --name line-3 --images boards
 
@@ -71,7 +73,9 @@ def model_verify(
     overrides: SetOption = None,
 ) -> None:
     """
-    Checks a model's files, loads it, has it judge its self-test, and times it. Without a name: the configured one.
+    Checks a model, tests it, and times it.
+
+    Its files, whether it loads, and whether it judges its self-test as it did. Without a name: the configured one.
 
     Example: station model verify line-3
 
@@ -89,7 +93,9 @@ def model_use(
     name: Annotated[str, typer.Argument(metavar="NAME")], config: ConfigOption = None, overrides: SetOption = None
 ) -> None:
     """
-    Chooses the model for the next start, if it passes its self-test now. It holds with [detector] model = "store".
+    Chooses the model for the next start.
+
+    It must pass its self-test now. The choice holds with [detector] model = "store".
 
     Example: station model use line-3
 
@@ -133,7 +139,9 @@ def model_quantize(
     overrides: SetOption = None,
 ) -> None:
     """
-    Makes an int8 copy, NAME-int8, about twice as fast, and keeps it where it sees what the original sees.
+    Makes an int8 copy, about twice as fast.
+
+    NAME-int8 is kept where it sees what the original sees.
 
     Example: station model quantize line-3 --images boards
 

@@ -23,11 +23,18 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines: one JSON document a line, nothing else.")]
 
 
-def settings_of(config: Path | None, overrides: list[str] | None, *, optional: bool = False) -> Settings:
-    """The settings that the options choose, with the log set up; *optional*: defaults do. Raises ConfigError."""
+def settings_of(
+    config: Path | None, overrides: list[str] | None, *, optional: bool = False, daemon: bool = False
+) -> Settings:
+    """
+    The settings that the options choose, with the log set up; *optional*: defaults do. Raises ConfigError.
+
+    Only the *daemon* tells what goes well. A command's own output says that already.
+    """
     from station import log
     from station.config import load, load_or_defaults
 
     settings = (load_or_defaults if optional else load)(config, overrides=overrides or ())
-    log.setup(level=settings.log.level, format=settings.log.format)
+    level = settings.log.level
+    log.setup(level="warning" if level == "info" and not daemon else level, format=settings.log.format)
     return settings

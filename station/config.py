@@ -19,7 +19,22 @@ from pydantic_settings import (
 
 from station.config_words import explain, nearest
 from station.errors import ConfigError
-from station.line_sections import CameraSection, FreeTrigger, GateSection, OffGate, SerialSection, TriggerSection
+from station.line_sections import (
+    AskedTrigger,
+    CameraSection,
+    FreeTrigger,
+    GateSection,
+    LineScanner,
+    OffGate,
+    OffScanner,
+    OffTower,
+    ScannerSection,
+    SerialGateSection,
+    SerialSection,
+    SerialTrigger,
+    TowerSection,
+    TriggerSection,
+)
 from station.sections import (
     DetectorSection,
     EvidenceSection,
@@ -58,9 +73,11 @@ class Settings(BaseSettings):
     source: FolderSection | CameraSection = FolderSection()
     trigger: TriggerSection = FreeTrigger()
     serial: SerialSection = SerialSection()
+    scanner: ScannerSection = OffScanner()
     detector: DetectorSection = DetectorSection()
     recipe: RecipeSection = RecipeSection()
     gate: GateSection = OffGate()
+    tower: TowerSection = OffTower()
     mqtt: MqttSection = MqttSection()
     http: HttpSection = HttpSection()
     evidence: EvidenceSection = EvidenceSection()
@@ -81,6 +98,22 @@ class Settings(BaseSettings):
             raise ValueError(
                 f'detector.kind = "{self.detector.kind}" needs recipe.template: the picture of a defect-free board'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _line_fits_together(self) -> Settings:
+        asked = isinstance(self.trigger, AskedTrigger)
+        if self.trigger.kind != "free" and not isinstance(self.source, CameraSection):
+            raise ValueError(f'trigger.kind = "{self.trigger.kind}" needs a camera: source.kind = "camera"')
+        for key, section in (("trigger", self.trigger), ("gate", self.gate), ("scanner", self.scanner)):
+            if isinstance(section, SerialTrigger | SerialGateSection | LineScanner) and not self.serial.port:
+                raise ValueError(f'{key}.kind = "{section.kind}" needs serial.port: the port to the PLC')
+        if self.scanner.kind != "off" and not asked:
+            raise ValueError(f'scanner.kind = "{self.scanner.kind}" needs a trigger that its codes belong to')
+        match self.gate, self.trigger:
+            case SerialGateSection() as gate, AskedTrigger() as trigger if gate.ack_text:
+                if gate.ack_ms >= trigger.answer_ms:
+                    raise ValueError("gate.ack_ms must be below trigger.answer_ms: acknowledging is a part of it")
         return self
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -93,6 +95,23 @@ def fault_of(fault: Fault, *, began: bool, event_id: str, station: str, at: str)
             **fault_document(fault),
         }
     )
+
+
+def left_open(documents: Iterable[bytes]) -> list[Fault]:
+    """Faults that began and never ended, of *documents* as ``fault_of`` made them, oldest first."""
+    found: dict[str, Fault] = {}
+    for payload in documents:
+        try:
+            document = json.loads(payload)
+            code, detail, since = document["code"], document["detail"], document["since"]
+            since_s = datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp()  # Python 3.10 knows no Z
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # of another version
+        if document.get("what") == "began":
+            found[code] = Fault(code, detail, since_s)
+        else:
+            found.pop(code, None)
+    return list(found.values())
 
 
 def fault_document(fault: Fault) -> dict[str, Any]:

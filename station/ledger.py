@@ -178,6 +178,12 @@ class SqliteLedger:
             return False
         return True
 
+    def notices(self, topic: str) -> list[bytes]:
+        """The messages on *topic* that ``notice`` owed, oldest first, as far back as they are kept. Any thread."""
+        query = "SELECT payload FROM outbox WHERE seq IS NULL AND topic = ? ORDER BY made_at, row"  # seq has an index
+        with self._shared.reading() as db:
+            return [bytes(payload) for (payload,) in db.execute(query, (topic,))]
+
     def close(self) -> None:
         """Closes the file, with its WAL moved into it. The line must have ended."""
         self._shared.close()

@@ -12,7 +12,8 @@ PAGE_ROWS = 1000  # each page is a read of its own: a long one would keep the WA
 
 SELECT = """
 SELECT i.seq, i.event_id, i.captured_at, i.recorded_at, i.verdict, i.reason, i.problem, i.file, i.board_serial,
- CASE WHEN u.seq IS NULL THEN coalesce(o.state, 'forgotten') ELSE 'unsealed' END, o.why, o.settled_at
+ CASE WHEN u.seq IS NOT NULL THEN 'unsealed' WHEN o.state IS NULL THEN 'forgotten'
+  WHEN o.state = 'accepted' THEN 'acknowledged' ELSE o.state END, o.why, o.settled_at
  FROM inspections i LEFT JOIN outbox o ON o.seq = i.seq LEFT JOIN unsealed u ON u.seq = i.seq"""
 
 
@@ -21,8 +22,8 @@ class Board:
     """
     One board of the ledger; all times are UTC.
 
-    *delivery* is how far its message is: ``unsealed`` (not owed yet), ``owed``, ``accepted``, ``refused`` (*why* is the
-    broker's reason), or ``forgotten`` after its retention. *settled_at* is when the broker answered.
+    *delivery* is how far its message is: ``unsealed`` (not owed yet), ``owed``, ``acknowledged``, ``refused`` (*why* is
+    the broker's reason), or ``forgotten`` after its retention. *settled_at* is when the broker answered.
     """
 
     seq: int
@@ -52,13 +53,23 @@ class Totals:
 def totals(db: sqlite3.Connection) -> Totals:
     """Counts the whole ledger: a second or so for a million boards. Raises sqlite3.Error."""
     meta = dict(db.execute("SELECT key, value FROM meta"))
-    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inspections'").fetchone()
     return Totals(
         ledger=meta["uuid"],
         created_at=_utc(float(meta["created_at"])),
         boards=dict(db.execute("SELECT verdict, count(*) FROM inspections GROUP BY verdict ORDER BY verdict")),
-        last_seq=last[0] if last else 0,
+        last_seq=last_seq(db),
     )
+
+
+def last_seq(db: sqlite3.Connection) -> int:
+    """The last number given to a board, 0 before the first, at once for any ledger. Raises sqlite3.Error."""
+    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inspections'").fetchone()
+    return int(last[0]) if last else 0
+
+
+def count_since(db: sqlite3.Connection, since_s: float) -> int:
+    """How many boards were recorded at *since_s* (UNIX time) or later. Raises sqlite3.Error."""
+    return int(db.execute("SELECT count(*) FROM inspections WHERE recorded_at >= ?", (since_s,)).fetchone()[0])
 
 
 def latest(db: sqlite3.Connection, limit: int) -> list[Board]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from station.sections import Seconds, Section
 
@@ -28,7 +28,15 @@ class CameraSection(Section):
     password_file: Path | None = None
     stalled_s: Seconds = 2.0
     frozen_s: float = Field(2.0, ge=0)
-    latency_ms: int = Field(0, ge=0, le=60_000)
+    latency_ms: int = Field(40, ge=0, le=60_000)
+
+    @model_validator(mode="after")
+    def _whole(self) -> CameraSection:
+        if bool(self.width) != bool(self.height):
+            raise ValueError("width and height belong together: give both or none")
+        if "@" in self.device.partition("://")[2].partition("/")[0]:
+            raise ValueError("a login in device would be seen by everybody: put it into username and password_file")
+        return self
 
 
 class FreeTrigger(Section):
@@ -45,6 +53,7 @@ class IntervalTrigger(Section):
 class AskedTrigger(Section):
     """What all triggers from outside have in common."""
 
+    kind: str
     queue: int = Field(4, ge=1, le=1000)
     answer_ms: Milliseconds = 1000
 
@@ -57,11 +66,7 @@ class SerialTrigger(AskedTrigger):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
-        return value
+        return _regular(value)
 
 
 class MqttTrigger(AskedTrigger):
@@ -72,15 +77,11 @@ class HttpTrigger(AskedTrigger):
     kind: Literal["http"] = "http"
 
 
-class ModbusTrigger(AskedTrigger):
-    kind: Literal["modbus"] = "modbus"
+TriggerSection = FreeTrigger | IntervalTrigger | SerialTrigger | MqttTrigger | HttpTrigger
 
 
-TriggerSection = FreeTrigger | IntervalTrigger | SerialTrigger | MqttTrigger | HttpTrigger | ModbusTrigger
-
-
-class SerialSection(Section):
-    """The port to the PLC, which the serial trigger and the serial gate share. *port* empty: there is none."""
+class SerialPortSection(Section):
+    """How a serial port talks."""
 
     port: str = ""
     baud: int = Field(9600, ge=50, le=4_000_000)
@@ -91,22 +92,138 @@ class SerialSection(Section):
     max_line_bytes: int = Field(256, ge=8, le=65536)
 
 
+class SerialSection(SerialPortSection):
+    """``[serial]``: the port to the PLC, which the serial trigger and the serial gate share. Empty: there is none."""
+
+
+class OffScanner(Section):
+    kind: Literal["off"] = "off"
+
+
+class CodeSection(Section):
+    """What all barcode scanners have in common."""
+
+    pattern: str = ".+"
+    no_read: tuple[str, ...] = ("ERROR", "NOREAD", "NR")
+    window_ms: Milliseconds = 2000
+    required: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return _regular(value)
+
+
+class SerialScanner(SerialPortSection, CodeSection):
+    """A scanner on a port of its own."""
+
+    kind: Literal["serial"] = "serial"
+    port: str = Field(min_length=1)
+
+
+class LineScanner(CodeSection):
+    """A scanner whose codes come on the PLC's line; *pattern* tells them from triggers."""
+
+    kind: Literal["line"] = "line"
+
+
+ScannerSection = OffScanner | SerialScanner | LineScanner
+
+
 class OffGate(Section):
     kind: Literal["off"] = "off"
 
 
-class SerialGate(Section):
-    """Strings to the PLC over ``[serial]``; ``{number}``, ``{serial}``, ``{reason}`` are filled in."""
+def _text(default: str) -> Any:
+    return Field(default, max_length=200)
+
+
+class SerialGateSection(Section):
+    """Texts to the PLC over ``[serial]``."""
 
     kind: Literal["serial"] = "serial"
+    pass_text: str = _text("P{number}")
+    fail_text: str = _text("F{number}")
+    unknown_text: str = _text("U{number}")
+    ready_text: str = _text("READY")
+    busy_text: str = _text("BUSY")
+    safe_text: str = _text("SAFE")
+    end_text: str = _text("E{number}")
+    heartbeat_texts: tuple[str, ...] = ("H0", "H1")
+    heartbeat_s: Seconds = 1.0
+    ack_text: str = _text("")
+    ack_ms: Milliseconds = 200
+    valid_ms: int = Field(0, ge=0, le=600_000)
+
+    @field_validator("pass_text", "fail_text", "unknown_text", "end_text", "ack_text")
+    @classmethod
+    def _can_be_filled(cls, value: str) -> str:
+        try:
+            value.format(number="", serial="", verdict="", reason="")
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError("may hold {number}, {serial}, {verdict} and {reason}, and no other braces") from None
+        return _plain(value)
+
+    @field_validator("ready_text", "busy_text", "safe_text")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        return _plain(value)
+
+    @field_validator("heartbeat_texts")
+    @classmethod
+    def _are_plain(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_plain(one) for one in values)
+
+    @model_validator(mode="after")
+    def _pass_is_like_nothing_else(self) -> SerialGateSection:
+        others = (self.fail_text, self.unknown_text, self.ready_text, self.busy_text, self.safe_text, self.end_text)
+        if self.pass_text and self.pass_text in {*others, *self.heartbeat_texts}:
+            raise ValueError(f'pass_text = "{self.pass_text}" is said for something else too: the line could not tell')
+        return self
 
 
-class RelayGate(Section):
+class RelayGateSection(SerialPortSection):
+    """A USB relay on a port of its own."""
+
     kind: Literal["relay"] = "relay"
+    port: str = Field(min_length=1)
+    preset: Literal["lcus", "custom"] = "lcus"
+    on_hex: str = Field("", pattern=r"^([0-9A-Fa-f]{2} ?)*$")
+    off_hex: str = Field("", pattern=r"^([0-9A-Fa-f]{2} ?)*$")
+    pulse_ms: Milliseconds = 200
+
+    @model_validator(mode="after")
+    def _custom_has_bytes(self) -> RelayGateSection:
+        if (self.preset == "custom") != bool(self.on_hex and self.off_hex):
+            raise ValueError('preset = "custom" goes with on_hex and off_hex, the bytes that close and open the relay')
+        return self
 
 
-class ModbusGate(Section):
-    kind: Literal["modbus"] = "modbus"
+GateSection = OffGate | SerialGateSection | RelayGateSection
 
 
-GateSection = OffGate | SerialGate | RelayGate | ModbusGate
+class OffTower(Section):
+    kind: Literal["off"] = "off"
+
+
+class PatliteTower(SerialPortSection):
+    kind: Literal["patlite"] = "patlite"
+    port: str = Field(min_length=1)
+    owed_events: int = Field(100, ge=1)
+
+
+TowerSection = OffTower | PatliteTower
+
+
+def _plain(value: str) -> str:
+    if not all(" " <= one <= "~" for one in value):
+        raise ValueError("may hold printable ASCII only: the terminator is added")
+    return value
+
+
+def _regular(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return value

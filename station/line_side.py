@@ -6,23 +6,43 @@ import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-import structlog
-
+from station.answers import Answers
 from station.config import Settings
-from station.errors import ConfigError
+from station.errors import CameraError, ConfigError
+from station.gates.relay import LCUS, Relay, RelayGate
+from station.gates.serial import SerialGate, Texts, Times
+from station.gates.tower import Lamps, Tower
 from station.health import Health
 from station.ledger import SqliteLedger
-from station.line_sections import CameraSection
+from station.line_sections import (
+    AskedTrigger,
+    CameraSection,
+    FreeTrigger,
+    IntervalTrigger,
+    OffGate,
+    OffScanner,
+    PatliteTower,
+    RelayGateSection,
+    SerialGateSection,
+    SerialPortSection,
+    SerialScanner,
+    SerialTrigger,
+)
 from station.metrics import Metrics
-from station.parts import check_apart, lock_inbox, make_folder
+from station.parts import check_apart, lock_inbox, make_folder, read_password
 from station.sections import MB, FolderSection
+from station.serial_port import SerialOptions, SerialPort
+from station.sources.camera import Camera, CameraOptions
 from station.sources.folder import FolderSource
-from station.trigger_journal import TriggerJournal
+from station.sources.free import FreeSource
+from station.sources.scanner import Scanner
+from station.sources.serial_trigger import SerialTriggers, dialect_of
+from station.sources.triggered import TriggeredSource
+from station.trigger_journal import NAME, TriggerJournal, open_journal
 from station.triggers import Triggers
 from station.types import Gate, Source, Stop
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +72,200 @@ class LineSide:
 
 
 def build_line_side(
-    settings: Settings, *, ledger: SqliteLedger, health: Health, metrics: Metrics, on_backlog: Callable[[int], None]
+    settings: Settings,
+    *,
+    ledger: SqliteLedger,
+    health: Health,
+    metrics: Metrics,
+    on_backlog: Callable[[int], None],
+    look: Callable[[], Lamps],
+    worked: Callable[[str], None],
 ) -> LineSide:
-    """The line's side as configured. Raises ConfigError, LedgerError."""
+    """
+    The line's side as configured. Raises ConfigError, LedgerError.
+
+    *look* is what a light tower shows; *worked* hears the name of a loop that has done a unit of work.
+    """
+    side = _Side(settings, health=health, metrics=metrics, worked=worked)
+    side.add_tower(look)
     match settings.source:
         case FolderSection() as wanted:
             check_apart(settings.station.data_dir, wanted.path)
-            source = build_folder(wanted, ledger=ledger, on_backlog=on_backlog)
-            return LineSide(source, str(wanted.path), inbox=lock_inbox(wanted.path))
+            source: Source = build_folder(wanted, ledger=ledger, on_backlog=on_backlog)
+            return side.built(source, str(wanted.path), gate=side.gate(), inbox=lock_inbox(wanted.path))
         case CameraSection() as wanted:
-            return _camera_side(settings, wanted, health=health, metrics=metrics)
+            camera = side.camera(wanted)
+            where = CameraOptions(wanted.device).shown
+            match settings.trigger:
+                case FreeTrigger():
+                    source = FreeSource(camera, on_skipped=metrics.skipped)
+                    return side.built(source, where, gate=side.gate())
+                case IntervalTrigger(interval_s=interval_s):
+                    return side.built(FreeSource(camera, interval_s=interval_s), where, gate=side.gate())
+                case AskedTrigger() as trigger:
+                    return side.triggered(camera, where, trigger)
 
 
-def _camera_side(settings: Settings, wanted: CameraSection, *, health: Health, metrics: Metrics) -> LineSide:
-    raise NotImplementedError
+class _Side:
+    """What is being built: the loops, in the order in which they stop."""
+
+    def __init__(self, settings: Settings, *, health: Health, metrics: Metrics, worked: Callable[[str], None]) -> None:
+        self._worked = worked
+        self._settings = settings
+        self._health = health
+        self._metrics = metrics
+        self._loops: dict[str, Loop] = {}
+        self._port: SerialPort | None = None
+
+    def built(
+        self,
+        source: Source,
+        where: str,
+        *,
+        gate: Gate | None,
+        triggers: Triggers | None = None,
+        journal: TriggerJournal | None = None,
+        inbox: int | None = None,
+    ) -> LineSide:
+        # Ports last: what is said at the end still needs them.
+        order = sorted(self._loops, key=lambda name: name in {"serial", "scanner", "relay_port", "tower_port"})
+        return LineSide(source, where, gate, {name: self._loops[name] for name in order}, triggers, journal, inbox)
+
+    def camera(self, wanted: CameraSection) -> Camera:
+        options = CameraOptions(**{name: getattr(wanted, name) for name in CameraOptions.__slots__})
+
+        def login() -> tuple[str, str] | None:
+            if not wanted.username:
+                return None
+            try:
+                return wanted.username, read_password(wanted.password_file) or ""
+            except OSError as error:
+                raise CameraError(f"[source] password_file cannot be read: {error.strerror}") from None
+
+        camera = Camera(options, health=self._health, login=login, worked=partial(self._worked, "camera"))
+        self._loops["camera"] = Loop(camera.run)
+        return camera
+
+    def gate(self) -> Gate | None:
+        match self._settings.gate:
+            case OffGate():
+                return None
+            case SerialGateSection() as wanted:
+                texts = Texts(
+                    passed=wanted.pass_text,
+                    failed=wanted.fail_text,
+                    unknown=wanted.unknown_text,
+                    ready=wanted.ready_text,
+                    busy=wanted.busy_text,
+                    safe=wanted.safe_text,
+                    end=wanted.end_text,
+                    heartbeats=wanted.heartbeat_texts,
+                    ack=wanted.ack_text,
+                )
+                times = Times(wanted.heartbeat_s, wanted.ack_ms / 1e3, wanted.valid_ms / 1e3)
+                gate = SerialGate(
+                    self._serial(),
+                    texts,
+                    times,
+                    terminator=self._settings.serial.terminator,
+                    alive=self._trouble,
+                    beat=self._moves,
+                )
+                self._loops["gate"] = Loop(gate.run)
+                return gate
+            case RelayGateSection() as wanted:
+                relay = LCUS
+                if wanted.preset == "custom":
+                    relay = Relay(bytes.fromhex(wanted.on_hex), bytes.fromhex(wanted.off_hex))
+                relay_gate = RelayGate(
+                    self._open("relay_port", wanted),
+                    relay,
+                    pulse_s=wanted.pulse_ms / 1e3,
+                    alive=self._trouble,
+                    beat=self._moves,
+                    health=self._health,
+                )
+                self._loops["gate"] = Loop(relay_gate.run)
+                return relay_gate
+
+    def triggered(self, camera: Camera, where: str, wanted: AskedTrigger) -> LineSide:
+        answer_s = wanted.answer_ms / 1e3
+        path = self._settings.station.data_dir / NAME
+        journal, damaged = open_journal(path)
+        if damaged is not None:
+            self._health.begin(
+                "trigger_journal_damaged", f"the journal of the triggers was damaged and lies in {damaged}"
+            )
+        answers = Answers(
+            self.gate(),
+            answer_s=answer_s,
+            journal=journal,
+            beat=self._moves,
+            on_late=partial(self._metrics.missed, "late"),
+        )
+        triggers = Triggers(
+            kind=wanted.kind,
+            limit=wanted.queue,
+            journal=journal,
+            expect=answers.expect,
+            on_arrived=self._metrics.triggered,
+        )
+        if isinstance(wanted, SerialTrigger):
+            SerialTriggers(
+                self._serial(),
+                dialect_of(wanted.preset, wanted.pattern),
+                terminator=self._settings.serial.terminator,
+                arrived=triggers.arrived,
+                code_for=self._code_for(),
+            )
+        self._loops = {"answers": Loop(answers.run), **self._loops}
+        source = TriggeredSource(triggers, camera, answer_s=answer_s)
+        return self.built(source, where, gate=answers, triggers=triggers, journal=journal)
+
+    def add_tower(self, look: Callable[[], Lamps]) -> None:
+        wanted = self._settings.tower
+        if isinstance(wanted, PatliteTower):
+            tower = Tower(self._open("tower_port", wanted), look=look, beat=self._moves)
+            self._loops["tower"] = Loop(tower.run)
+
+    def _code_for(self) -> Callable[[float], str | None]:
+        wanted = self._settings.scanner
+        if isinstance(wanted, OffScanner):
+            return lambda _at_s: None
+        port = self._open("scanner", wanted) if isinstance(wanted, SerialScanner) else self._serial()
+        scanner = Scanner(
+            port,
+            pattern=re.compile(wanted.pattern),
+            no_read=wanted.no_read,
+            window_s=wanted.window_ms / 1e3,
+            required=wanted.required,
+            health=self._health,
+        )
+        return scanner.code_for
+
+    def _serial(self) -> SerialPort:
+        """The PLC's port, which trigger, scanner and gate share."""
+        if self._port is None:
+            self._port = self._open("serial", self._settings.serial)
+        return self._port
+
+    def _open(self, name: str, wanted: SerialPortSection) -> SerialPort:
+        options = SerialOptions(**{key: getattr(wanted, key) for key in SerialOptions.__slots__})
+        port = SerialPort(options, name=name, beat=self._moves)
+        self._loops[name] = Loop(port.run)
+        return port
+
+    def _moves(self, loop: str) -> None:
+        """These loops have no other work than to turn."""
+        self._health.beat(loop)
+        self._worked(loop)
+
+    def _trouble(self) -> str | None:
+        """Why the gate must be safe, or None: the station inspects, and every loop moves."""
+        stalled = self._health.stalled()
+        if stalled:
+            return f"stalled: {', '.join(stalled)}"
+        return next((f"{what}: {why}" for what, why in self._health.not_ready().items()), None)
 
 
 def build_folder(wanted: FolderSection, *, ledger: SqliteLedger, on_backlog: Callable[[int], None]) -> FolderSource:

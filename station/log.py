@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from station.terminal import shown
+
 # Libraries that log through stdlib logging: their lines come out in the station's own form.
 NOISY = {
     "uvicorn.error": logging.WARNING,
@@ -35,9 +37,14 @@ def setup(*, level: str, format: Literal["auto", "json", "console"]) -> None:  #
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    tracebacks: list[structlog.types.Processor] = [] if console else [structlog.processors.format_exc_info]
+    last_steps: list[structlog.types.Processor] = [_harmless] if console else [structlog.processors.format_exc_info]
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the others show the locals: passwords, too
+        )
+        if console
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
@@ -52,7 +59,7 @@ def setup(*, level: str, format: Literal["auto", "json", "console"]) -> None:  #
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last_steps, renderer],
         )
     )
     root = logging.getLogger()
@@ -61,3 +68,10 @@ def setup(*, level: str, format: Literal["auto", "json", "console"]) -> None:  #
     logging.captureWarnings(capture=True)
     for name, least in NOISY.items():
         logging.getLogger(name).setLevel(max(least, number))
+
+
+def _harmless(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """A file's name must not be carried out by the terminal; JSON escapes it by itself."""
+    return {
+        key: shown(value) if isinstance(value, str) and key != "exception" else value for key, value in event.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -26,17 +28,29 @@ STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Values that are read when somebody asks: what is owed, how old the oldest of it is, and is the broker there."""
+    """
+    Values that are read when somebody asks: what is owed, how old the oldest of it is, and is the broker there.
+
+    *ready* is what ``/readyz`` says, *faults* the codes of what is wrong at the moment.
+    """
 
     outbox_events: float
     outbox_oldest_age_s: float
     mqtt_connected: bool
+    ready: bool
+    faults: tuple[str, ...]
+    disk_free_bytes: float
 
 
 class Metrics:
-    """All collectors of one station, in a registry of their own so that tests and processes do not share them."""
+    """
+    All collectors of one station, in a registry of their own so that tests and processes do not share them.
 
-    def __init__(self, *, version: str, model: str, read: Callable[[], Gauges]) -> None:
+    *last_s* is when the last board was answered before this start (UNIX time), None if there was none.
+    """
+
+    def __init__(self, *, version: str, model: str, read: Callable[[], Gauges], last_s: float | None = None) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # only OpenMetrics knows what to do with them
         self.registry = registry = CollectorRegistry()
         self._inspections = Counter("station_inspections", "Boards answered", ["verdict"], registry=registry)
         self._defects = Counter("station_defects", "Defects that failed a board", ["label"], registry=registry)
@@ -51,17 +65,24 @@ class Metrics:
         self._restarts = Counter(
             "station_loop_restarts", "Loops run again after a failure", ["loop"], registry=registry
         )
-        self._backlog = Gauge("station_source_backlog", "Pictures that wait in the folder", registry=registry)
-        self._last = Gauge(
-            "station_last_inspection_timestamp_seconds", "When the last board was answered", registry=registry
+        self._skipped = Counter(
+            "station_frames_skipped", "Pictures of the camera that came while the line was busy", registry=registry
         )
+        self._triggers = Counter("station_triggers", "Triggers that came", registry=registry)
+        self._missed = Counter(
+            "station_triggers_missed", "Triggers answered without a picture", ["reason"], registry=registry
+        )
+        for reason in ("late", "queue"):
+            self._missed.labels(reason)
+        self._backlog = Gauge("station_source_backlog", "Pictures that wait in the folder", registry=registry)
         self._build = Gauge("station_build_info", "What runs here", ["version", "model"], registry=registry)
         self._build.labels(version=version, model=model).set(1)
         for verdict in Verdict:
             self._inspections.labels(verdict.value)
         for outcome in ("acked", "refused", "resent"):
             self._publishes.labels(outcome)
-        registry.register(_Read(read))
+        self._last_s = last_s
+        registry.register(_Read(read, last_s=lambda: self._last_s))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -75,11 +96,24 @@ class Metrics:
         if inspection.detect_ms is not None:
             self._stages.labels("detect").observe(inspection.detect_ms / 1e3)
         self._stages.labels("total").observe(inspection.total_ms / 1e3)
-        self._last.set_to_current_time()
+        self._last_s = time.time()
 
     def published(self, outcome: str, count: int = 1) -> None:
         """*outcome*: acked, refused or resent."""
         self._publishes.labels(outcome).inc(count)
+
+    def skipped(self, pictures: int) -> None:
+        self._skipped.inc(pictures)
+
+    def triggered(self, missed: str | None) -> None:
+        """A trigger came; *missed* says why there will be no picture for it."""
+        self._triggers.inc()
+        if missed is not None:
+            self.missed("queue")
+
+    def missed(self, reason: str) -> None:
+        """*reason*: late (no result in time) or queue (too many waited)."""
+        self._missed.labels(reason).inc()
 
     def restarted(self, loop: str) -> None:
         self._restarts.labels(loop).inc()
@@ -93,8 +127,9 @@ class Metrics:
 
 
 class _Read(Collector):
-    def __init__(self, read: Callable[[], Gauges]) -> None:
+    def __init__(self, read: Callable[[], Gauges], *, last_s: Callable[[], float | None]) -> None:
         self._read = read
+        self._last_s = last_s
 
     def describe(self) -> Iterable[Metric]:
         return ()  # nothing is read before somebody asks
@@ -106,3 +141,16 @@ class _Read(Collector):
             "station_outbox_oldest_age_seconds", "Age of the oldest of them", now.outbox_oldest_age_s
         )
         yield GaugeMetricFamily("station_mqtt_connected", "1 while the broker is there", float(now.mqtt_connected))
+        yield GaugeMetricFamily("station_ready", "1 while boards can be inspected", float(now.ready))
+        faults = GaugeMetricFamily("station_fault", "1 while the fault lasts", labels=["code"])
+        for code in now.faults:
+            faults.add_metric([code], 1.0)
+        yield faults
+        yield GaugeMetricFamily(
+            "station_disk_free_bytes", "Free where it is least: data folder or inbox", now.disk_free_bytes
+        )
+        last_s = self._last_s()
+        if last_s is not None:  # absent before the first board: a zero would read as 1970
+            yield GaugeMetricFamily(
+                "station_last_inspection_timestamp_seconds", "When the last board was answered", last_s
+            )

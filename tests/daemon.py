@@ -114,9 +114,10 @@ class Daemon:
         self.kill()
 
     def configure(self, changes: Overrides) -> None:
-        """Writes station.toml anew with *changes*; they hold from the next start."""
+        """Writes station.toml anew with *changes* (None: without that key); they hold from the next start."""
         for section, values in changes.items():
-            self._sections.setdefault(section, {}).update(values)
+            merged = {**self._sections.get(section, {}), **values}
+            self._sections[section] = {key: value for key, value in merged.items() if value is not None}
         self.data_dir = Path(str(self._sections["station"]["data_dir"]))
         lines = []
         for section, values in self._sections.items():

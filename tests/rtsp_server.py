@@ -2,11 +2,11 @@
 
 import sys
 
-import gi
+import gi  # type: ignore[import-not-found]  # it is the system's Python that has it
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  # the versions must be chosen first
+from gi.repository import GLib, Gst, GstRtspServer  # type: ignore[import-not-found]  # noqa: E402  # versions first
 
 Gst.init(None)
 server = GstRtspServer.RTSPServer(service=sys.argv[1], address="127.0.0.1")

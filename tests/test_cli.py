@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -47,6 +48,20 @@ def test_version_and_help_need_no_configuration(tmp_path: Path) -> None:
         )
         assert done.returncode == 0
         assert said in done.stdout
+
+
+@pytest.mark.parametrize("group", [[], ["ledger"], ["model"]])
+def test_the_list_of_commands_fits_80_columns_whole(group: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "station", *group, "--help"],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listed = done.stdout.partition("Commands:")[2].splitlines()
+    assert len(listed) > 4
+    assert [line for line in listed if "..." in line or len(line) > 80] == []
 
 
 @pytest.mark.parametrize("arguments", [["run", "--no-such"], ["no-such-command"], ["inspect"]])
@@ -149,6 +164,24 @@ def test_inspect_is_0_when_all_pass_and_records_nothing(station: Daemon, boards:
     assert (boards / "good.png").exists()
 
 
+def test_inspect_and_check_log_nothing_that_goes_well(station: Daemon, boards: Path) -> None:
+    station.configure({"log": {"level": "info"}, "detector": {"backend": "auto"}})
+    for arguments in (["inspect", str(boards / "good.png")], ["check"]):
+        done = station.call(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+    asked = station.call("inspect", str(boards / "good.png"), "--set", "log.level=debug")
+    assert "backend" in asked.stderr, "who asks for it gets it"
+
+
+def test_a_name_cannot_play_tricks_on_the_terminal_of_inspect(station: Daemon, boards: Path) -> None:
+    (boards / "good.png").rename(boards / "good\x1b[31m\nPASS  x.png")
+    done = station.call("inspect", str(boards))
+    assert r"good\x1b[31m\nPASS  x.png" in done.stdout
+    assert len(done.stdout.splitlines()) == 3
+    gone = station.call("inspect", str(boards / "a\x1b[2J"))
+    assert gone.stderr.isprintable() or gone.stderr.rstrip("\n").isprintable()
+
+
 def test_inspect_save_draws_the_defects_into_the_folder(station: Daemon, boards: Path, tmp_path: Path) -> None:
     done = station.call("inspect", str(boards), "--save", str(tmp_path / "annotated"))
     assert done.returncode == 4
@@ -218,7 +251,7 @@ def test_ledger_commands_tell_what_was_inspected_while_the_station_runs(tmp_path
         listed = [json.loads(line) for line in station.call("ledger", "list", "--json").stdout.splitlines()]
         assert [one["seq"] for one in listed] == [1, 2]
         replayed = station.call("ledger", "replay", "--seq", "1")
-        assert (replayed.returncode, replayed.stdout) == (0, "1 events are owed again\n")
+        assert (replayed.returncode, replayed.stdout) == (0, "1 event is owed again\n")
         backwards = station.call("ledger", "replay", "--seq", "3-1")
         assert (backwards.returncode, "runs backwards: write --seq 1-3" in backwards.stderr) == (2, True)
         until(lambda: len(subscriber.events()) == 3, within_s=PATIENCE_S, what="the same event once more")
@@ -227,6 +260,10 @@ def test_ledger_commands_tell_what_was_inspected_while_the_station_runs(tmp_path
         target = tmp_path / "boards.csv"
         assert station.call("ledger", "export", str(target)).returncode == 0
         assert len(target.read_text().splitlines()) == 3
+        piped = station.call("ledger", "export", "-")
+        assert (piped.stdout, piped.stderr) == (target.read_text(), "2 boards written to stdout\n")
+        beyond = station.call("ledger", "replay", "--seq", "9999-99999")
+        assert (beyond.returncode, "no board with number 9999: the last is 2" in beyond.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,12 @@ def refused(text: str, *overrides: str) -> str:
     [
         ("[mqtt]\nport = 99999", "[mqtt] port: must be a whole number from 1 to 65535 (given: 99999)"),
         ("[mqtt]\nport = 1.5", "[mqtt] port: must be a whole number from 1 to 65535 (given: 1.5)"),
+        ("[mqtt]\nport = true", "[mqtt] port: must be a number, not true or false (given: true)"),
+        ("[source]\nscan_s = inf", "[source] scan_s: must be a number above 0 (given: Infinity)"),
+        (
+            "[recipe]\nthresholds = { short = nan }",
+            "[recipe] thresholds.short: must be a number from 0 to 1 (given: NaN)",
+        ),
         ("[mqtt]\nhost = 5", "[mqtt] host: must be text in quotes (given: 5)"),
         ("[mqtt]\ntls = 'maybe'", '[mqtt] tls: must be true or false (given: "maybe")'),
         ("[mqtt]\nheartbeat_s = 0", "[mqtt] heartbeat_s: must be a number above 0 (given: 0)"),
@@ -130,6 +136,7 @@ def test_a_password_that_somebody_wrote_into_the_file_is_not_repeated() -> None:
 
 def test_an_error_is_blamed_on_where_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused("", "mqtt.cert_file=x").startswith("command line: [mqtt]: ")
+    assert refused("[mqtt]\nca_file = 'x'", "mqtt.key_file=x").startswith("command line: "), "what was added last"
     assert refused("", "evidence.stop_below_mb=1").startswith("command line: evidence.stop_below_mb")
     assert refused("[recipe]\nignore = []", "recipe.ignore=[{w=1}]").startswith("command line: [recipe] item 1: ")
     monkeypatch.setenv("STATION_MQTT__CA_FILE", "x")

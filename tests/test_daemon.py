@@ -406,6 +406,45 @@ def test_an_inbox_that_is_taken_away_and_put_back_is_watched_again(station: Daem
     wait(lambda: subscriber.faults("line_failing", "ended"), "the end of the fault")
 
 
+def test_a_fault_that_was_there_when_the_station_was_killed_is_ended_by_the_next_start(
+    station: Daemon, subscriber: Subscriber
+) -> None:
+    station.start()
+    wait(lambda: states(subscriber) == ["online"], "online")
+    away = station.inbox.rename(station.folder / "away")
+    wait(lambda: subscriber.faults("line_failing", "began"), "the fault")
+    station.kill()
+    away.rename(station.inbox)
+    station.start()
+    wait(lambda: subscriber.faults("line_failing", "ended"), "its end")
+    began, ended = (subscriber.faults("line_failing", what)[0] for what in ("began", "ended"))
+    assert ended["since"] == began["since"]
+    assert ended["detail"] == "the station was started anew"
+    assert ended["event_id"] != began["event_id"]
+    station.stop()
+    station.start()
+    wait(lambda: states(subscriber)[-1] == "online", "online again")
+    drop(station.inbox, "board.png", encoded(picture(1)))
+    wait(subscriber.events, "an event, which comes after all that was owed before it")
+    told = {one["event_id"] for one in subscriber.faults("line_failing", "ended")}
+    assert told == {ended["event_id"]}, "once, though what was under way may come twice"
+
+
+def test_the_time_of_the_last_board_outlives_a_restart(lonely: Daemon) -> None:
+    name = "station_last_inspection_timestamp_seconds"
+    lonely.start()
+    assert name not in lonely.get("/metrics").text
+    drop(lonely.inbox, "board.png", encoded(picture(1)))
+    wait(lambda: name in lonely.get("/metrics").text, "the metric")
+    last_s = lonely.metric(name)
+    lonely.kill()
+    lonely.start()
+    assert lonely.metric(name) == pytest.approx(last_s, abs=5.0)
+    assert lonely.metric("station_ready") == 1
+    assert lonely.metric("station_disk_free_bytes") > 0
+    wait(lambda: 'station_fault{code="broker_away"} 1.0' in lonely.get("/metrics").text, "the fault of the broker")
+
+
 def test_systemd_hears_ready_then_the_watchdog_then_stopping(lonely: Daemon, tmp_path: Path) -> None:
     with ServiceManager(tmp_path) as systemd, under(systemd, lonely) as station:
         station.start()

@@ -47,6 +47,22 @@ def test_a_fault_begins_once_and_ends_once_however_often_it_is_said() -> None:
     assert health.faults() == []
 
 
+def test_how_long_a_fault_lasted_is_told_though_the_clock_was_set_meanwhile() -> None:
+    ended: list[Fault] = []
+    wall, monotonic = Clock(), Clock()
+    health = Health(
+        wall=wall, monotonic=monotonic, on_fault=lambda fault, began: None if began else ended.append(fault)
+    )
+    for lasted_s in (7.0, 3.0):
+        health.begin("broker_away", "refused")
+        monotonic.now_s += lasted_s / 2
+        health.begin("broker_away", "no route")
+        monotonic.now_s += lasted_s / 2
+        wall.now_s -= 3600.0
+        health.end("broker_away")
+    assert [fault.lasted_s for fault in ended] == [7.0, 3.0]
+
+
 def test_faults_come_oldest_first() -> None:
     clock = Clock()
     health = Health(wall=clock)

@@ -154,6 +154,20 @@ def test_a_notice_takes_no_number_of_the_boards(path: Path, ledger: SqliteLedger
     assert owed_events(path)[1] == {"code": "broker_away"}
 
 
+def test_notices_are_remembered_in_the_order_they_were_made_though_one_is_offered_again(
+    path: Path, ledger: SqliteLedger
+) -> None:
+    for payload in (b"first", b"second", b"third"):
+        assert ledger.notice(Message("fault", payload))
+        record(ledger)
+    assert ledger.notice(Message("other", b"else"))
+    with closing(SqliteOutbox(path)) as outbox:
+        rows = [one.row for one in outbox.owed(after=0, limit=9) if one.message.topic == "fault"]
+        outbox.settle(rows[1:], [(rows[0], "not authorized")])
+        outbox.offer_refused_again()
+    assert ledger.notices("fault") == [b"first", b"second", b"third"]
+
+
 def test_commits_reach_the_disk_before_they_return(path: Path, ledger: SqliteLedger) -> None:
     with closing(connect(path)) as db:
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)

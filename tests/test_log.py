@@ -44,6 +44,27 @@ def test_a_line_is_one_json_document_with_level_logger_and_utc_time(capsys: Stde
     assert line["timestamp"].endswith("Z")
 
 
+def test_on_a_terminal_a_name_is_not_carried_out(capsys: Stderr) -> None:
+    log.setup(level="info", format="console")
+    structlog.get_logger("station.line").info("board inspected", file="a\x1b[2Jb.jpg")
+    shown = capsys.readouterr().err
+    assert r"a\x1b[2Jb.jpg" in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_a_traceback_does_not_show_what_variables_hold(capsys: Stderr) -> None:
+    for form in ("console", "json"):
+        log.setup(level="info", format=form)
+        password = "hunter" + "2"
+        try:
+            password.index("x")
+        except ValueError as error:
+            structlog.get_logger("station.mqtt").error("loop failed", exc_info=error)
+        shown = capsys.readouterr().err
+        assert "substring not found" in shown
+        assert "hunter2" not in shown
+
+
 @pytest.mark.parametrize("name", ["uvicorn.error", "paho.mqtt.client", "watchdog.observers", "anything.else"])
 def test_libraries_speak_in_the_same_form(capsys: Stderr, name: str) -> None:
     log.setup(level="info", format="json")

@@ -474,6 +474,13 @@ def test_a_broker_that_goes_away_after_it_refused_is_away_and_no_more_said_to_re
         until(lambda: list(running.faults()) == ["broker_away"])
 
 
+def test_a_broker_that_comes_back_and_refuses_is_no_more_said_to_be_away() -> None:
+    with RudeBroker(Manners(hangs_up=1 << 30)) as broker, Running(broker.port) as running:
+        until(lambda: list(running.faults()) == ["broker_away"])
+        broker.manners = Manners(connack=0x87)
+        until(lambda: list(running.faults()) == ["broker_refuses"])
+
+
 def test_a_lost_connection_is_told_once() -> None:
     with RudeBroker() as broker, Running(broker.port) as running:
         until(running.link.ready)

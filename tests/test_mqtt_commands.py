@@ -22,13 +22,14 @@ TOPIC = "factory/test"
 class Commander:
     """Gives commands, and remembers what comes to it: (topic, payload, correlation data)."""
 
-    def __init__(self, port: int, protocol: Literal["5", "3.1.1"] = "5") -> None:
+    def __init__(self, port: int, protocol: Literal["5", "3.1.1"] = "5", *, topic: str = TOPIC) -> None:
         self.got: list[tuple[str, bytes, bytes | None]] = []
         self.subscribed = 0
+        self._topic = topic
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5 if protocol == "5" else paho.MQTTv311
         )
-        self._client.on_connect = lambda client, *_: client.subscribe([("answers/#", 1), (f"{TOPIC}/response", 1)])
+        self._client.on_connect = lambda client, *_: client.subscribe([("answers/#", 1), (f"{topic}/response", 1)])
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.connect("127.0.0.1", port)
@@ -47,7 +48,9 @@ class Commander:
         if answer_to is not None:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
             properties.ResponseTopic, properties.CorrelationData = answer_to, b"my-17"
-        sent = self._client.publish(f"{TOPIC}/command/{name}", payload, qos=1, retain=retain, properties=properties)
+        sent = self._client.publish(
+            f"{self._topic}/command/{name}", payload, qos=1, retain=retain, properties=properties
+        )
         sent.wait_for_publish(30)
 
     def _on_subscribe(self, *_: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 from station.config import Settings
 from station.errors import ConfigError
 from station.health import Fault, Health
-from station.heartbeat import Vitals, fault_of, heartbeat_of
+from station.heartbeat import Vitals, fault_of, heartbeat_of, left_open
 from station.parts import (
     CREDENTIAL,
     build_link,
@@ -137,6 +137,28 @@ def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> 
         "free_mb": 3,
         "faults": [{"code": "disk_full", "detail": "3 MB free", "since": "1970-01-01T00:01:40.000Z"}],
     }
+
+
+def test_faults_without_an_end_are_found_in_what_was_sent_of_them() -> None:
+    def sent(code: str, *, began: bool, since_s: float = 100.0) -> bytes:
+        return fault_of(Fault(code, "why", since_s), began=began, event_id="e", station="aoi-1", at="now")
+
+    story = [
+        sent("broker_away", began=True),
+        sent("disk_low", began=True),
+        sent("broker_away", began=False),
+        b"{}",
+        b"no JSON",
+        b'{"code": "of_another_version", "detail": "", "since": 7, "what": "began"}',
+        sent("line_failing", began=True),
+        sent("broker_away", began=True, since_s=200.0),
+    ]
+    assert left_open(story) == [
+        Fault("disk_low", "why", 100.0),
+        Fault("line_failing", "why", 100.0),
+        Fault("broker_away", "why", 200.0),
+    ]
+    assert left_open([]) == []
 
 
 def test_a_fault_says_whether_it_began_or_ended() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import structlog.testing
 
 from station import supervise
 from station.errors import LedgerError, LinkError, SourceError
@@ -69,6 +70,36 @@ def test_five_failures_without_work_between_them_make_the_station_not_ready_and_
         assert "no such file" in health.not_ready()["line"]
         mended.set()
         until(lambda: not health.not_ready() and not health.faults())
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_fails_all_night_in_the_same_way_is_an_error_once_and_again_when_it_changes() -> None:
+    runs: list[int] = []
+    health = Health()
+
+    def run(stop: Stop) -> None:
+        runs.append(1)
+        if len(runs) == 6:
+            worker.worked()
+        if len(runs) == 8:
+            stop.wait()
+            return
+        raise SourceError("the inbox is not there" if len(runs) < 4 else "the inbox cannot be read")
+
+    with structlog.testing.capture_logs() as lines, working(run, health) as worker:
+        until(lambda: len(runs) == 8)
+        assert [fault.code for fault in health.faults()] == ["line_failing"], "however often it is said"
+    told = [(line["log_level"], line["error"]) for line in lines if line["event"] == "loop failed"]
+    away, closed = "the inbox is not there", "the inbox cannot be read"
+    assert told == [
+        ("error", away),
+        ("debug", away),
+        ("debug", away),
+        ("error", closed),
+        ("debug", closed),
+        ("error", closed),  # it had worked in between
+        ("debug", closed),
+    ]
 
 
 @pytest.mark.usefixtures("quick")

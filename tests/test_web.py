@@ -57,6 +57,16 @@ def vitals_of(health: Health, *, connected: bool = True, owed: int = 0) -> Vital
     )
 
 
+GAUGES = Gauges(
+    outbox_events=3,
+    outbox_oldest_age_s=4.5,
+    mqtt_connected=True,
+    ready=True,
+    faults=("broker_busy", "disk_low"),
+    disk_free_bytes=7e9,
+)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -71,7 +81,7 @@ def health(clock: Clock) -> Health:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(version="1.2.3", model="pcb-demo", read=lambda: Gauges(3, 4.5, mqtt_connected=True))
+    return Metrics(version="1.2.3", model="pcb-demo", read=lambda: GAUGES)
 
 
 @pytest.fixture
@@ -149,6 +159,10 @@ def test_every_metric_of_the_interface_is_there_before_the_first_board(client: h
         "station_outbox_events 3.0",
         "station_outbox_oldest_age_seconds 4.5",
         "station_mqtt_connected 1.0",
+        "station_ready 1.0",
+        'station_fault{code="broker_busy"} 1.0',
+        'station_fault{code="disk_low"} 1.0',
+        "station_disk_free_bytes 7e+09",
         'station_mqtt_publishes_total{outcome="resent"} 0.0',
         "station_source_backlog 0.0",
         'station_build_info{model="pcb-demo",version="1.2.3"} 1.0',
@@ -159,6 +173,23 @@ def test_every_metric_of_the_interface_is_there_before_the_first_board(client: h
     metrics.inspected(board())
     assert 'station_inspections_total{verdict="pass"} 1.0' in client.get("/metrics").text
     assert "station_stage_duration_seconds_count" in client.get("/metrics").text
+
+
+def test_the_last_board_is_no_news_of_1970_and_is_known_over_a_restart(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "station_last_inspection_timestamp_seconds"
+    assert name not in metrics.text().decode(), "there was none yet"
+    again = Metrics(version="1.2.3", model="pcb-demo", read=lambda: GAUGES, last_s=1700000000.5)
+    assert f"\n{name} 1.7000000005e+09\n" in again.text().decode()
+    monkeypatch.setattr("time.time", lambda: 1800000000.0)
+    again.inspected(board())
+    assert f"\n{name} 1.8e+09\n" in again.text().decode()
+
+
+def test_there_is_no_second_series_beside_each_counter(metrics: Metrics) -> None:
+    metrics.inspected(board())
+    assert "_created" not in metrics.text().decode()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from station.line import Bench, inspect
 from station.parts import build_recipe, make_folder, picture_limits, recipe_sha256
 from station.picture import decode, look, refusal
 from station.sections import MB
+from station.terminal import shown
 from station.types import Frame, Inspection, Verdict
 
 STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
@@ -52,7 +53,8 @@ def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | Non
             print(event_of(inspection, None, aftermath, station=settings.station.name).payload.decode())
         else:
             verdict = inspection.decision.verdict
-            said = Text.assemble((f"{verdict.name:<8}", STYLES[verdict]), f"{file}  {inspection.decision.reason}")
+            told = f"{shown(str(file))}  {shown(inspection.decision.reason)}"
+            said = Text.assemble((f"{verdict.name:<8}", STYLES[verdict]), told)
             console.print(said)
         if save is not None:
             _save(inspection, file, save)
@@ -66,7 +68,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
         elif path.exists():
             yield path
         else:
-            raise ConfigError(f"{path} does not exist")
+            raise ConfigError(f"{shown(str(path))} does not exist")
 
 
 def _frame(file: Path, settings: Settings) -> Frame:

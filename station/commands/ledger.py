@@ -6,14 +6,18 @@ import csv
 import json
 import os
 import sqlite3
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import IO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,8 +27,11 @@ from station.disk import free_bytes
 from station.errors import StationError
 from station.events import utc_text
 from station.ledger_file import LedgerFile, beside, connect_to_read, ledger_error
-from station.ledger_read import Board, Totals, every, latest, totals
+from station.ledger_read import Board, Totals, count_since, every, last_seq, latest, totals
 from station.outbox import Depth, SqliteOutbox, owe_again
+from station.terminal import counted, shown
+from station.today import Books, Today, today
+from station.trigger_journal import NAME, TriggerJournal
 
 FORMULA = (
     "=",
@@ -35,17 +42,23 @@ FORMULA = (
     "\r",
 )  # how a cell begins that a spreadsheet program would run (OWASP, CSV injection)
 COLOURS = {"pass": "green", "fail": "red", "unknown": "yellow"}
+DELIVERED = {"acknowledged": "yes", "forgotten": "yes", "owed": "owed", "unsealed": "owed", "refused": "no"}
 HOUR_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a ledger stands: what it holds, what it owes, its bytes on disk with the WAL, and those still free there."""
+    """
+    How a ledger stands: what it holds and owes, its bytes on disk with the WAL, and those still free there.
+
+    *today* are the figures since midnight, with the triggers where there are any.
+    """
 
     totals: Totals
     depth: Depth
     size_bytes: int
     free_bytes: int
+    today: Today
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +80,12 @@ def status(path: Path, *, now: Callable[[], float] = time.time) -> Status:
     outbox = SqliteOutbox(path, now=now, connect=connect_to_read)
     with _reading(path) as db, closing(outbox):
         held, depth = totals(db), outbox.depth()
+        figures = today(
+            datetime.fromtimestamp(now(), timezone.utc), boards_since=partial(count_since, db), books=_books(path)
+        )
     files = (path, beside(path, "-wal"))
     size = sum(one.stat().st_size for one in files if one.exists())
-    return Status(held, depth, size, free_bytes(path.parent))
+    return Status(held, depth, size, free_bytes(path.parent), figures)
 
 
 def print_status(path: Path, *, as_json: bool, console: Console, now: Callable[[], float] = time.time) -> None:
@@ -86,6 +102,8 @@ def print_status(path: Path, *, as_json: bool, console: Console, now: Callable[[
         ("ledger", held.ledger),
         ("made", utc_text(held.created_at)),
         ("boards", boards),
+        ("today", f"{found.today.boards} boards"),
+        *([("triggers", _balance(found.today.triggers))] if found.today.triggers is not None else []),
         ("last seq", str(held.last_seq)),
         ("owed", f"{depth.owed}{oldest}"),
         ("refused", str(depth.refused)),
@@ -96,23 +114,47 @@ def print_status(path: Path, *, as_json: bool, console: Console, now: Callable[[
     console.print(table)
 
 
-def print_boards(path: Path, *, limit: int, as_json: bool, console: Console) -> None:
-    """Prints the last *limit* boards, newest last; as JSON one a line. Raises LedgerError."""
+def _books(path: Path) -> Callable[[float], Books] | None:
+    """The books of the triggers that lie beside the ledger; None: nothing has triggered here."""
+    journal = path.with_name(NAME)
+    if not journal.exists():
+        return None
+
+    def books(since_s: float) -> Books:
+        with closing(TriggerJournal(journal)) as open_:
+            return open_.books(since_s=since_s)
+
+    return books
+
+
+def _balance(books: Books) -> str:
+    """The sum that must come out even: what came, and what became of it."""
+    open_ = books.seen - books.answered - books.unanswered
+    text = f"{books.seen} seen, {books.answered} answered, {books.recorded} recorded"
+    if books.unanswered:
+        text += f"; {books.unanswered} unanswered when the station went down"
+    return text + (f"; {open_} under way" if open_ else "")
+
+
+def print_boards(
+    path: Path, *, limit: int, as_json: bool, console: Console, now: Callable[[], float] = time.time
+) -> None:
+    """
+    Prints the last *limit* boards, newest last, a line each, cut to the width of *console*, in local time.
+
+    As JSON it is all of each board, one a line, in UTC. Raises LedgerError.
+    """
     with _reading(path) as db:
         boards = latest(db, limit)[::-1]
     if as_json:
         for board in boards:
             _print_json(console, asdict(board))
         return
-    table = Table("seq", "recorded (UTC)", "verdict", "reason", "file", "serial", "delivery")
-    for board in boards:
-        verdict = f"[{COLOURS.get(board.verdict, 'white')}]{board.verdict}[/]"
-        delivery = board.delivery + (f" ({board.why})" if board.why else "")
-        when = f"{board.recorded_at:%Y-%m-%d %H:%M:%S}"
-        texts = (board.reason, board.file or "", board.board_serial or "", delivery)
-        # Plain text: a name may hold brackets, which are rich's own markup.
-        table.add_row(str(board.seq), when, verdict, *map(Text, texts))
-    console.print(table)
+    for row in _rows(boards, width=console.width, today=datetime.fromtimestamp(now()).astimezone()):
+        console.print(row, soft_wrap=True)
+    for why, count in Counter(board.why for board in boards if board.delivery == "refused").items():
+        said = f"not delivered: the broker refused {counted(count, 'event')} ({why}): station ledger replay --refused"
+        console.print(Text(shown(said)), soft_wrap=True)
 
 
 def replay(
@@ -123,10 +165,10 @@ def replay(
     on_progress: Callable[[int], None] | None = None,
 ) -> int:
     """
-    Owes the boards that the broker has accepted or refused once more, with the same event ids; returns how many.
+    Owes the boards that the broker has acknowledged or refused once more, with the same event ids; returns how many.
 
     A station that runs sends them within a second, after what it owes already. Raises LedgerError, and StationError if
-    nothing limits what to send.
+    nothing limits what to send, or its numbers were never given.
     """
     if which == Selection():
         raise StationError("say what to send again: --since, --until, --seq or --refused")
@@ -142,8 +184,10 @@ def replay(
         conditions.append(("state = 'refused'", ()))
     where = " AND ".join(text for text, _ in conditions)
     values = tuple(value for _, part in conditions for value in part)
-    with _reading(path):  # it says better than a writer that there is no ledger
-        pass
+    with _reading(path) as db:  # it says better than a writer that there is no ledger
+        last = last_seq(db)
+    if which.seqs is not None and which.seqs[0] > last:
+        raise StationError(f"there is no board with number {which.seqs[0]}: the last is {last}")
     with closing(LedgerFile(path)) as file:
         return owe_again(file, where, values, now=now, on_progress=on_progress or (lambda _rows: None))
 
@@ -152,23 +196,17 @@ def export(path: Path, target: Path, *, force: bool, console: Console | None = N
     """
     Writes one row a board to the CSV file *target*, oldest first; returns how many. The file is whole or not there.
 
-    *console* shows the progress, on a terminal. Raises LedgerError, and StationError if *target* cannot be written, or
-    is there already and *force* is not given.
+    ``-`` is stdout. *console* shows the progress, on a terminal. Raises LedgerError, and StationError if *target*
+    cannot be written, or is there already and *force* is not given.
     """
+    if str(target) == "-":
+        return _write(path, sys.stdout, None)
     if target.exists() and not force:
         raise StationError(f"{target} is there already: give another name, or --force to replace it")
     part = target.with_name(target.name + ".part")
     try:
-        with _reading(path) as db, part.open("w", newline="", encoding="utf-8") as file:
-            count = db.execute("SELECT count(*) FROM inspections").fetchone()[0]
-            writer = csv.writer(file)
-            writer.writerow([one.name for one in fields(Board)])
-            with _progress(console, count) as advance:
-                written = 0
-                for board in every(db):
-                    writer.writerow([_cell(getattr(board, one.name)) for one in fields(Board)])
-                    advance()
-                    written += 1
+        with part.open("w", newline="", encoding="utf-8") as file:
+            written = _write(path, file, console)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -179,6 +217,40 @@ def export(path: Path, target: Path, *, force: bool, console: Console | None = N
         part.unlink(missing_ok=True)
         raise
     return written
+
+
+def _write(path: Path, file: IO[str], console: Console | None) -> int:
+    written = 0
+    with _reading(path) as db:
+        count = db.execute("SELECT count(*) FROM inspections").fetchone()[0]
+        writer = csv.writer(file)
+        writer.writerow([one.name for one in fields(Board)])
+        with _progress(console, count) as advance:
+            for board in every(db):
+                writer.writerow([_cell(getattr(board, one.name)) for one in fields(Board)])
+                advance()
+                written += 1
+    return written
+
+
+def _rows(boards: list[Board], *, width: int, today: datetime) -> Iterator[Text]:
+    """A heading and a line a board; the reason comes last, as it is what may be cut first."""
+    times = [board.recorded_at.astimezone(today.tzinfo) for board in boards]
+    form = "%H:%M:%S" if all(one.date() == today.date() for one in times) else "%Y-%m-%d %H:%M:%S"
+    lines = [("seq", f"time {today:%Z}", "verdict", "delivered", "board", "reason")]
+    for board, at in zip(boards, times, strict=True):
+        name = shown(board.board_serial or board.file or "")
+        delivered = DELIVERED.get(board.delivery, board.delivery)
+        lines.append((str(board.seq), at.strftime(form), board.verdict, delivered, name, shown(board.reason)))
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(5)]
+    widths[4] = min(widths[4], max(16, width * 3 // 10))
+    for line in lines:
+        cells = [Text(cell, COLOURS.get(cell, "") if column == 2 else "") for column, cell in enumerate(line)]
+        for cell, cell_width in zip(cells, widths, strict=False):
+            cell.truncate(cell_width, overflow="ellipsis", pad=True)
+        row = Text("  ").join(cells)
+        row.truncate(width, overflow="ellipsis")
+        yield row
 
 
 @contextmanager

@@ -15,12 +15,17 @@ from rich.text import Text
 from station.config import Settings
 from station.mqtt_listener import listen
 from station.parts import link_options
+from station.terminal import shown
 
 STYLES = {"pass": "bold green", "fail": "bold red", "unknown": "bold yellow", "online": "green", "offline": "red"}
 
 
 def watch(settings: Settings, *, as_json: bool) -> None:
-    """Follows the station's topics until Ctrl-C. Raises LinkError when the broker cannot be tried as configured."""
+    """
+    Follows the station's topics until Ctrl-C.
+
+    Raises RefusedError when the broker does not let us in, LinkError when it cannot be tried as configured.
+    """
     console, problems = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
     options = link_options(settings)
 
@@ -55,21 +60,23 @@ def line_of(below: str, payload: bytes) -> Text:
             case "inspection":
                 return Text.assemble(
                     now,
-                    (f"{rest.upper():<9}", STYLES.get(rest, "")),
-                    f"seq {document['seq']}  {document['file'] or document['board_serial'] or ''}  ",
-                    (document["reason"], "dim"),
+                    (f"{shown(rest.upper()):<9}", STYLES.get(rest, "")),
+                    shown(f"seq {document['seq']}  {document['file'] or document['board_serial'] or ''}  "),
+                    (shown(document["reason"]), "dim"),
                 )
             case "state":
                 state = document["state"]
-                return Text.assemble(now, (f"{state:<9}", STYLES.get(state, "")), document.get("why") or "")
+                why = shown(document.get("why") or "")
+                return Text.assemble(now, (f"{shown(state):<9}", STYLES.get(state, "")), why)
             case "heartbeat":
                 owed, faults = document["owed"]["events"], [one["code"] for one in document["faults"]]
                 said = f"owed {owed}, backlog {document['backlog']}, last seq {document['last_seq']}"
-                return Text.assemble(now, ("heartbeat", "dim"), f" {said}", (f"  {', '.join(faults)}", "red"))
-            case "fault":
                 return Text.assemble(
-                    now, ("fault    ", "red"), f"{document['what']}: {document['code']}: {document['detail']}"
+                    now, ("heartbeat", "dim"), f" {shown(said)}", (f"  {shown(', '.join(faults))}", "red")
                 )
-    except (ValueError, KeyError, TypeError):
+            case "fault":
+                said = f"{document['what']}: {document['code']}: {document['detail']}"
+                return Text.assemble(now, ("fault    ", "red"), shown(said))
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    return Text(f"{now}{below}  {payload.decode(errors='replace')}")
+    return Text(f"{now}{shown(below)}  {shown(payload.decode(errors='replace'))}")

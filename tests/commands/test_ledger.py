@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -104,8 +107,64 @@ def test_the_list_shows_the_last_boards(site: Site) -> None:
     to, out = console()
     print_boards(site.path, limit=2, as_json=False, console=to)
     assert "board-4" not in out.getvalue()
-    assert "refused (not authorized)" in out.getvalue()
+    assert "the broker refused 1 event (not authorized): station ledger replay --refused" in out.getvalue()
     assert out.getvalue().index("board-5") < out.getvalue().index("board-6")
+
+
+@pytest.fixture
+def abroad(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A technician whose clock is three hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "XYZ-3")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("abroad")
+def test_the_list_is_a_line_a_board_of_80_columns_in_local_time(site: Site) -> None:
+    long = board(verdict=Verdict.FAIL, file="board-" + "7" * 80 + ".jpg")
+    site.ledger.record(long, message_of(long), owed=True)
+    out = io.StringIO()
+    print_boards(site.path, limit=4, as_json=False, console=Console(file=out, width=80), now=site.clock)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines[:5])) <= 80
+    assert [line.split()[:5] for line in lines[:5]] == [
+        ["seq", "time", "XYZ", "verdict", "delivered"],
+        ["4", "15:03:00", "pass", "yes", "board-4.jpg"],
+        ["5", "15:04:00", "pass", "no", "board-5.jpg"],
+        ["6", "15:05:00", "pass", "owed", "board-6.jpg"],
+        ["7", "15:06:00", "fail", "owed", "board-77777777777777777…"],
+    ]
+    assert "no defect" in lines[4], "a long name leaves room for the reason"
+    narrow = io.StringIO()
+    print_boards(site.path, limit=4, as_json=False, console=Console(file=narrow, width=60), now=site.clock)
+    assert {len(line) for line in narrow.getvalue().splitlines()[1:5]} == {60}
+
+
+def test_the_list_has_dates_where_not_all_is_of_today(site: Site) -> None:
+    to, out = console()
+    print_boards(site.path, limit=1, as_json=False, console=to, now=lambda: site.clock() + 86_400)
+    assert re.search(r"20\d\d-11-2\d \d\d:05:00", out.getvalue())
+
+
+def test_a_board_is_called_by_its_serial_where_it_has_one(site: Site) -> None:
+    for serial in ("SN-0815", None):
+        one = board(file="x.jpg")
+        one = replace(one, frame=replace(one.frame, board_serial=serial))
+        site.ledger.record(one, message_of(one), owed=True)
+    to, out = console()
+    print_boards(site.path, limit=2, as_json=False, console=to)
+    assert [line.split()[4] for line in out.getvalue().splitlines()[1:]] == ["SN-0815", "x.jpg"]
+
+
+def test_a_name_cannot_play_tricks_on_the_terminal(site: Site) -> None:
+    one = board(file="a\x1b[2J\nb.jpg")
+    site.ledger.record(one, message_of(one), owed=True)
+    to, out = console()
+    print_boards(site.path, limit=1, as_json=False, console=to)
+    assert r"a\x1b[2J\nb.jpg" in out.getvalue()
+    assert len(out.getvalue().splitlines()) == 2
 
 
 def test_the_list_is_one_json_document_a_line(site: Site) -> None:
@@ -113,7 +172,7 @@ def test_the_list_is_one_json_document_a_line(site: Site) -> None:
     print_boards(site.path, limit=3, as_json=True, console=to)
     boards = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [one["seq"] for one in boards] == [4, 5, 6]
-    assert [one["delivery"] for one in boards] == ["accepted", "refused", "owed"]
+    assert [one["delivery"] for one in boards] == ["acknowledged", "refused", "owed"]
     assert boards[0]["recorded_at"] == "2026-11-23T12:03:00.000Z"
 
 
@@ -174,6 +233,12 @@ def test_a_replay_sends_the_same_bytes(site: Site) -> None:
     assert len(first) == 6
 
 
+def test_a_replay_of_numbers_that_were_never_given_says_so(site: Site) -> None:
+    with pytest.raises(StationError, match="no board with number 7: the last is 6"):
+        replay(site.path, Selection(seqs=(7, 9999)))
+    assert replay(site.path, Selection(seqs=(4, 9999)), now=site.clock) == 2
+
+
 def test_a_replay_of_everything_must_be_meant(site: Site) -> None:
     with pytest.raises(StationError, match="--since"):
         replay(site.path, Selection())
@@ -203,10 +268,19 @@ def test_the_export_has_one_row_a_board(site: Site, tmp_path: Path) -> None:
     rows = read(tmp_path / "boards.csv")
     assert [row["event_id"] for row in rows] == site.ids
     assert rows[1]["verdict"] == "fail"
-    assert rows[4]["delivery"] == "refused"
+    assert (rows[0]["delivery"], rows[4]["delivery"]) == ("acknowledged", "refused")
     assert rows[4]["why"] == "not authorized"
     assert rows[0]["recorded_at"] == "2026-11-23T12:00:00.000Z"
     assert rows[5]["settled_at"] == ""
+
+
+def test_a_dash_exports_to_stdout_and_makes_no_file(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export(site.path, Path("-"), force=False) == 6
+    assert [row["event_id"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == site.ids
+    assert not Path("-").exists()
 
 
 def test_the_export_reads_beyond_one_page(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

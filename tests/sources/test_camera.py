@@ -241,7 +241,7 @@ def test_the_child_does_not_outlive_a_station_that_was_killed(pictures: Path) ->
 
 def test_pictures_stand_in_for_a_camera_over_and_over(pictures: Path) -> None:
     with Watching(pictures, fps=100) as watching:
-        greys = set()
+        greys: set[int] = set()
         last = 0
         while len(greys) < 3 or last < 7:
             shot = watching.shot(after=last)

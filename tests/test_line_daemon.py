@@ -1,0 +1,282 @@
+"""The station on a moving line: a real process, a PLC on a real pty, a camera that pictures stand in for."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import jsonschema
+import pytest
+
+from station.assets import SCHEMA_FILE
+from tests.daemon import BLACK_PASSES, PATIENCE_S, TOPIC, Daemon, Subscriber, lasting_broker, picture
+from tests.mosquitto import Mosquitto
+from tests.plc import Plc
+from tests.test_mqtt_commands import Commander
+from tests.waiting import until
+
+Changes = dict[str, dict[str, object]]
+CAMERA: dict[str, object] = {"kind": "camera", "path": None, "scan_s": None, "fps": 50, "latency_ms": 0}
+LINE: dict[str, dict[str, object]] = {
+    "trigger": {"kind": "serial", "answer_ms": 5000},
+    "gate": {"kind": "serial", "heartbeat_s": 0.2},
+}
+
+
+def wait(condition: Any, what: str) -> None:
+    until(condition, within_s=PATIENCE_S, what=what)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with lasting_broker(tmp_path / "broker") as one:
+        yield one
+
+
+@pytest.fixture
+def subscriber(broker: Mosquitto) -> Iterator[Subscriber]:
+    with Subscriber(broker.port) as one:
+        yield one
+
+
+@pytest.fixture
+def plc(tmp_path: Path) -> Iterator[Plc]:
+    with Plc(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def boards(tmp_path: Path) -> Path:
+    """Pictures that stand in for a camera: good boards and bad ones in turn."""
+    folder = tmp_path / "boards"
+    folder.mkdir()
+    for number in range(6):
+        cv2.imwrite(str(folder / f"{number}.png"), picture(number, red=BLACK_PASSES) if number % 2 else picture(number))
+    return folder
+
+
+@pytest.fixture
+def station(tmp_path: Path, broker: Mosquitto, plc: Plc, boards: Path) -> Iterator[Daemon]:
+    changes: Changes = {**LINE, "source": {**CAMERA, "device": str(boards)}, "serial": {"port": str(plc.port)}}
+    with Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as one:
+        yield one
+
+
+def books(station: Daemon) -> dict[str, int]:
+    """What the journal and the ledger say, read as a stranger would."""
+    with closing(sqlite3.connect(station.data_dir / "triggers.db")) as db:
+        seen, answered, recorded = db.execute(
+            "SELECT count(*), sum(answer IS NOT NULL AND answer != 'unanswered'), sum(recorded) FROM triggers"
+        ).fetchone()
+    with closing(sqlite3.connect(station.data_dir / "ledger.db")) as db:
+        boards, once = db.execute("SELECT count(*), count(DISTINCT event_id) FROM inspections").fetchone()
+    return {"seen": seen, "answered": answered or 0, "recorded": recorded or 0, "boards": boards, "once": once}
+
+
+def answers(plc: Plc) -> list[str]:
+    return [text for text in plc.texts() if text[:1] in {"P", "F", "U"}]
+
+
+def test_each_trigger_gets_its_own_answer_and_its_event_tells_the_same(
+    station: Daemon, plc: Plc, subscriber: Subscriber
+) -> None:
+    station.start()
+    plc.wait_for("READY")
+    for number in range(1, 21):
+        plc.say(b"T%d\r" % number)
+        wait(lambda number=number: len(answers(plc)) == number, f"answer {number}")
+    wait(lambda: len(subscriber.events()) == 20, "20 events")
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
+    for event in subscriber.events():
+        schema.validate(event)
+        letter = {"pass": "P", "fail": "F", "unknown": "U"}[event["verdict"]]
+        assert f"{letter}{event['trigger']['number']}" in answers(plc)
+        assert (event["gate"], event["source"]) == ("shown", "camera")
+    assert [int(text[1:]) for text in answers(plc)] == list(range(1, 21)), "in the order of the triggers"
+    assert {text[0] for text in answers(plc)} == {"P", "F"}, "both kinds of boards were seen"
+    balanced = {"seen": 20, "answered": 20, "recorded": 20, "boards": 20, "once": 20}
+    wait(lambda: books(station) == balanced, f"the books to balance: {books(station)}")
+    all_ = {"seen": 20, "answered": 20, "unanswered": 0, "recorded": 20}
+    wait(lambda: any(one.document["today"]["triggers"] == all_ for one in subscriber.below("heartbeat")), "a heartbeat")
+    said = station.call("ledger", "status").stdout
+    assert "20 seen, 20 answered" in said
+    assert station.stop() == 0
+    assert plc.texts()[-1] == "SAFE"
+
+
+def test_a_burst_of_triggers_is_answered_in_order_and_those_beyond_the_queue_unknown(
+    station: Daemon, plc: Plc, subscriber: Subscriber
+) -> None:
+    station.configure({"trigger": {"queue": 2}, "source": {"fps": 2}})
+    station.start()
+    plc.wait_for("READY")
+    plc.say(b"".join(b"T%d\r" % number for number in range(1, 9)))
+    wait(lambda: len(answers(plc)) == 8, "8 answers")
+    assert [int(text[1:]) for text in answers(plc)] == list(range(1, 9))
+    assert [text[0] == "U" for text in answers(plc)] == [False] * 3 + [True] * 5
+    wait(lambda: len(subscriber.events()) == 8, "8 events")
+    assert sum("missed" in event["reason"] for event in subscriber.events()) == 5
+    assert station.metric('station_triggers_missed_total{reason="queue"}') == 5
+
+
+def test_noise_and_garbage_trigger_nothing_and_stop_nothing(station: Daemon, plc: Plc) -> None:
+    station.start()
+    plc.wait_for("READY")
+    plc.say(b"\xff\x00garbage" * 200 + b"\rT\r")
+    plc.say(b"x" * 5000)
+    plc.say(b"\rt1\r\r\n\rT7\r")
+    wait(lambda: len(answers(plc)) == 2, "the two triggers among the noise")
+    assert answers(plc)[1][1:] == "7"
+    assert books(station)["seen"] == 2
+
+
+def test_a_camera_that_went_away_is_answered_unknown_at_once_and_the_gate_is_safe(
+    station: Daemon, plc: Plc, boards: Path, subscriber: Subscriber
+) -> None:
+    station.start()
+    plc.wait_for("READY")
+    for one in boards.iterdir():
+        one.unlink()
+    wait(lambda: subscriber.faults("camera_failing", "began"), "the fault")
+    plc.wait_for("SAFE")
+    wait(lambda: station.status("/readyz") == 503, "not ready")
+    plc.say(b"T1\r")
+    plc.wait_for("U1")
+    wait(lambda: len(subscriber.events()) == 1, "its event")
+    assert subscriber.events()[0]["reason"].startswith("no picture: ")
+    before = len(plc.heard)
+    time.sleep(0.5)  # for what must not come: no condition tells of it
+    assert [text for text in plc.texts()[before:] if text in {"H0", "H1", "READY"}] == []
+
+
+@pytest.mark.parametrize("late_ms", [1, 40])
+def test_a_trigger_that_cannot_be_answered_in_time_is_unknown_and_recorded_as_that(
+    station: Daemon, plc: Plc, subscriber: Subscriber, late_ms: int
+) -> None:
+    station.configure({"trigger": {"answer_ms": late_ms}, "source": {"fps": 2}})
+    station.start()
+    plc.wait_for("READY")
+    for number in range(1, 6):
+        plc.say(b"T%d\r" % number)
+        wait(lambda number=number: len(answers(plc)) == number, f"answer {number}")
+    wait(lambda: len(subscriber.events()) == 5, "5 events")
+    for event in subscriber.events():
+        letter = {"pass": "P", "fail": "F", "unknown": "U"}[event["verdict"]]
+        assert f"{letter}{event['trigger']['number']}" in answers(plc)
+    balanced = {"seen": 5, "answered": 5, "recorded": 5, "boards": 5, "once": 5}
+    wait(lambda: books(station) == balanced, "the books to balance")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_station_killed_in_the_middle_leaves_no_trigger_without_its_board(
+    station: Daemon, plc: Plc, subscriber: Subscriber, seed: int
+) -> None:
+    """It is killed while triggers come; those that it did not answer are UNKNOWN on record, and passed nowhere."""
+    number = 0
+    for _ in range(3):
+        station.start()
+        before = plc.texts().count("READY")
+        wait(lambda before=before: plc.texts().count("READY") >= max(before, 1), "ready")
+        first = number
+        for _ in range(6):
+            number += 1
+            plc.say(b"T%d\r" % number)
+        wait(lambda first=first: len([one for one in answers(plc) if int(one[1:]) > first]) > seed, "some answers")
+        station.kill()
+        plc.say(b"\r")
+    station.start()
+    wait(lambda: books(station)["recorded"] == books(station)["seen"], "all recorded")
+    after = books(station)
+    assert after["boards"] == after["once"] == after["seen"] <= number
+    wait(lambda: len({event["event_id"] for event in subscriber.events()}) == after["seen"], "an event for each")
+    by_number = {event["trigger"]["number"]: event for event in subscriber.events()}
+    told = answers(plc)
+    assert len({one[1:] for one in told}) == len(told), "no board was answered twice"
+    for one in told:
+        assert by_number[int(one[1:])]["verdict"][0].upper() == one[0] or by_number[int(one[1:])]["gate"] == "unknown"
+    for event in by_number.values():
+        if event["verdict"] == "pass" and event["gate"] == "shown":
+            assert f"P{event['trigger']['number']}" in told
+
+
+def test_a_port_that_was_unplugged_is_reported_and_the_line_goes_on_when_it_is_back(
+    station: Daemon, plc: Plc, subscriber: Subscriber
+) -> None:
+    station.start()
+    plc.wait_for("READY")
+    plc.unplug()
+    wait(lambda: subscriber.faults("serial_failing", "began"), "the fault")
+    plc.heard.clear()
+    plc.plug()
+    plc.wait_for("READY")
+    assert plc.texts()[0] == "SAFE"
+    wait(lambda: subscriber.faults("serial_failing", "ended"), "the end of the fault")
+    plc.say(b"T1\r")
+    wait(lambda: len(answers(plc)) == 1, "an answer")
+
+
+def test_a_trigger_over_http_is_answered_in_its_response(tmp_path: Path, broker: Mosquitto, boards: Path) -> None:
+    changes: Changes = {"trigger": {"kind": "http", "answer_ms": 5000}, "source": {**CAMERA, "device": str(boards)}}
+    with Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station:
+        station.start()
+        url = f"http://127.0.0.1:{station.http_port}/command/trigger"
+        found: list[dict[str, Any]] = []
+
+        def ask(number: int) -> None:
+            sent = {"number": number, "board_serial": f"SN{number}"}
+            found.append(httpx.post(url, json=sent, timeout=60, trust_env=False).json())
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert sorted(one["number"] for one in found) == [0, 1, 2, 3]
+        assert {one["verdict"] for one in found} <= {"pass", "fail"}
+        assert books(station)["answered"] == 4
+        assert station.stop() == 0
+
+
+def test_a_trigger_over_mqtt_is_answered_on_the_response_topic(tmp_path: Path, broker: Mosquitto, boards: Path) -> None:
+    changes: Changes = {"trigger": {"kind": "mqtt", "answer_ms": 5000}, "source": {**CAMERA, "device": str(boards)}}
+    with Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station:
+        station.start()
+        wait(lambda: station.metric("station_mqtt_connected") == 1, "the broker")
+        with Commander(broker.port, topic=TOPIC) as commander:
+            commander.command("trigger", b'{"number": 5}', answer_to="answers/plc")
+            wait(lambda: commander.got, "the answer")
+            topic, payload, correlation = commander.got[0]
+            assert (topic, correlation) == ("answers/plc", b"my-17")
+            assert json.loads(payload)["number"] == 5
+            assert json.loads(payload)["verdict"] in {"pass", "fail"}
+            commander.command("trigger", b'{"number": "x"}', answer_to="answers/plc")
+            wait(lambda: len(commander.got) == 2, "the refusal")
+            assert "whole number" in json.loads(commander.got[1][1])["error"]
+
+
+def test_a_free_camera_inspects_what_it_sees_and_counts_what_it_skips(
+    tmp_path: Path, broker: Mosquitto, boards: Path, subscriber: Subscriber
+) -> None:
+    changes: Changes = {"source": {**CAMERA, "device": str(boards)}}
+    with Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station:
+        station.start()
+        wait(lambda: len(subscriber.events()) >= 10, "ten boards")
+        assert {event["verdict"] for event in subscriber.events()} == {"pass", "fail"}
+        assert station.stop() == 0
+
+
+def test_two_stations_on_one_data_folder_are_refused(station: Daemon, tmp_path: Path, boards: Path) -> None:
+    station.start()
+    changes: Changes = {"station": {"data_dir": str(station.data_dir)}, "source": {**CAMERA, "device": str(boards)}}
+    with Daemon(tmp_path / "second", changes=changes) as second:
+        second.start(wait=False)
+        assert second.wait() == 2
+        assert "another station that runs uses it" in second.text()
