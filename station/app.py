@@ -19,7 +19,8 @@ from types import FrameType
 import structlog
 
 from station import __version__
-from station.clock import clock_synced
+from station.benches import build_recipes
+from station.challenge import Announcement
 from station.config import Settings
 from station.disk import Disks, Room
 from station.errors import LedgerError
@@ -30,19 +31,17 @@ from station.health import Fault, Health
 from station.heartbeat import Vitals, fault_of, heartbeat_of, left_open
 from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
-from station.line import Bench, Listeners, log_inspection, run_line, settle_left_open
-from station.line_sections import HttpTrigger, MqttTrigger, PatliteTower
+from station.line import Listeners, log_inspection, run_line, settle_left_open
+from station.line_sections import AskedTrigger, HttpTrigger, MqttTrigger, PatliteTower
 from station.line_side import build_line_side
 from station.memory import give_back, share_one_heap
 from station.metrics import Gauges, Metrics
 from station.outbox import SqliteOutbox
 from station.parts import (
     build_link,
-    build_recipe,
     check_labels,
     lock_folder,
     make_folder,
-    recipe_sha256,
 )
 from station.publish import run_publish
 from station.remote import Command, Commands
@@ -114,7 +113,10 @@ class Station:
         check_labels(settings, self._detector.labels)
         if ready.fallback is not None:
             self._health.begin("model_fallback", ready.fallback)
-        self._recipe = build_recipe(settings)
+        self._announcement = Announcement()
+        self._recipes = build_recipes(
+            settings, self._detector, ledger=self._ledger, health=self._health, announcement=self._announcement
+        )
         last = self._ledger.latest(1)
         self._metrics = Metrics(
             version=__version__,
@@ -139,15 +141,8 @@ class Station:
                 f"the ledger was damaged ({opened.damage}) and lies in {opened.quarantined}; "
                 f"{opened.salvaged} events that were owed could be saved",
             )
-        self._bench = Bench(
-            detector=self._detector,
-            recipe=self._recipe,
-            recipe_sha256=recipe_sha256(self._recipe),
-            station=settings.station.name,
-            clock_synced=clock_synced,
-        )
         if self._side.journal is not None:
-            settle_left_open(self._side.journal, self._ledger, self._bench)
+            settle_left_open(self._side.journal, self._ledger, self._recipes.choose)
         self._workers = self._build_workers()
 
     def run(self) -> None:
@@ -163,7 +158,7 @@ class Station:
                 health=self._health,
                 vitals=self._vitals,
                 metrics=self._metrics.text,
-                carry_out=self._http_commands().carry_out,
+                carry_out=self._commands_of(HttpTrigger, self._settings.http.commands).carry_out,
                 answer_s=self._longest_answer_s(),
             )
             web = WebServer(api, host=self._settings.http.host, port=self._settings.http.port)
@@ -229,7 +224,7 @@ class Station:
             run_line(
                 stop,
                 source=self._side.source,
-                choose=lambda _frame: self._bench,
+                choose=self._recipes.choose,
                 gate=self._side.gate,
                 ledger=self._ledger,
                 evidence=self._evidence,
@@ -246,7 +241,8 @@ class Station:
         if self._link is not None:
             link = self._link
             if link.commands:
-                add("commands", partial(self._mqtt_commands().run, queue=self._commands, beat=self._health.beat))
+                commands = self._commands_of(MqttTrigger, self._settings.mqtt.commands)
+                add("commands", partial(commands.run, queue=self._commands, beat=self._health.beat))
 
             def publish(stop: Stop) -> None:
                 run_publish(
@@ -367,13 +363,14 @@ class Station:
         self._owes.set()
         self._workers["mqtt"].worked()
 
-    def _mqtt_commands(self) -> Commands:
-        triggers = self._side.triggers if isinstance(self._settings.trigger, MqttTrigger) else None
-        return Commands(trigger=None if triggers is None else triggers.arrived)
-
-    def _http_commands(self) -> Commands:
-        triggers = self._side.triggers if isinstance(self._settings.trigger, HttpTrigger) else None
-        return Commands(trigger=None if triggers is None else triggers.arrived)
+    def _commands_of(self, trigger: type[AskedTrigger], allowed: tuple[str, ...]) -> Commands:
+        """What may be done by a way whose triggers are of the kind *trigger*."""
+        triggers = self._side.triggers if isinstance(self._settings.trigger, trigger) else None
+        return Commands(
+            trigger=None if triggers is None else triggers.arrived,
+            recipe=self._recipes.use if "recipe" in allowed else None,
+            challenge=self._announcement.announce if "challenge" in allowed else None,
+        )
 
     def _longest_answer_s(self) -> float:
         trigger = self._settings.trigger

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     scanner: ScannerSection = OffScanner()
     detector: DetectorSection = DetectorSection()
     recipe: RecipeSection = RecipeSection()
+    recipes: dict[str, RecipeSection] = {}
     gate: GateSection = OffGate()
     tower: TowerSection = OffTower()
     mqtt: MqttSection = MqttSection()
@@ -101,6 +102,19 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _recipes_can_be_told_apart(self) -> Settings:
+        if self.recipe.serial_pattern:
+            raise ValueError(
+                "recipe.serial_pattern: [recipe] judges what no other recipe does; put it in [recipes.NAME]"
+            )
+        for name, one in self.recipes.items():
+            if one.name != name or name == self.recipe.name:
+                raise ValueError(f"recipes.{name}: its name must be {name}, and another one than that of [recipe]")
+            if self.detector.kind != "network" and one.template is None:
+                raise ValueError(f'recipes.{name}: detector.kind = "{self.detector.kind}" needs its template')
+        return self
+
+    @model_validator(mode="after")
     def _line_fits_together(self) -> Settings:
         asked = isinstance(self.trigger, AskedTrigger)
         if self.trigger.kind != "free" and not isinstance(self.source, CameraSection):
@@ -116,6 +130,11 @@ class Settings(BaseSettings):
                     raise ValueError("gate.ack_ms must be below trigger.answer_ms: acknowledging is a part of it")
         return self
 
+    def of_recipe(self, name: str) -> Settings:
+        """The same settings, with the recipe *name* as the one that judges."""
+        recipe = self.recipe if name == self.recipe.name else self.recipes[name]
+        return self.model_copy(update={"recipe": recipe, "recipes": {}})
+
     @classmethod
     def settings_customise_sources(  # type: ignore[override]  # it is called by name, and takes what it is not named
         cls,
@@ -124,6 +143,10 @@ class Settings(BaseSettings):
         **_others: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # load() has merged the sources already, in its own documented order
+
+
+SECTIONS = tuple(name for name in Settings.model_fields if name != "recipes")
+OWN_KEYS = frozenset({"name", "serial_pattern"})  # of a recipe, which no other one inherits
 
 
 def load(path: Path | None = None, *, overrides: Iterable[str] = ()) -> Settings:
@@ -153,7 +176,9 @@ def _assembled(file: str, from_file: dict[str, Any], overrides: Iterable[str]) -
             return Settings(**sections)
         except ValidationError as error:
             errors = error.errors()
-    kinds = {name: kinds_of(name) for name in Settings.model_fields}
+    kinds = {name: kinds_of(name) for name in SECTIONS}
+    if isinstance(merged.get("recipes"), dict):
+        kinds.update({f"recipes.{name}": {"": RecipeSection} for name in merged["recipes"]})
     raise ConfigError("\n".join(explain(one, said=said, file=file, kinds=kinds) for one in errors)) from None
 
 
@@ -169,7 +194,11 @@ def _sections(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     made: dict[str, Any] = {}
     errors: list[Any] = []
     for name, values in merged.items():
-        if name not in Settings.model_fields or not isinstance(values, dict):
+        if name == "recipes" and isinstance(values, dict):
+            made[name], wrong = _recipes(values, merged.get("recipe"))
+            errors += wrong
+            continue
+        if name not in SECTIONS or not isinstance(values, dict):
             made[name] = values
             continue
         kinds = kinds_of(name)
@@ -182,6 +211,22 @@ def _sections(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
             made[name] = kinds.get(kind, next(iter(kinds.values()))).model_validate(values)
         except ValidationError as error:
             errors += [{**one, "loc": (name, *one["loc"]), "kind": kind} for one in error.errors()]
+    return made, errors
+
+
+def _recipes(named: Mapping[str, Any], plain: Any) -> tuple[dict[str, Any], list[Any]]:
+    """``[recipes.NAME]``: each says only in what it differs from ``[recipe]``."""
+    made: dict[str, Any] = {}
+    errors: list[Any] = []
+    for name, values in named.items():
+        if not isinstance(values, dict):
+            made[name] = values
+            continue
+        inherited = {key: value for key, value in (plain or {}).items() if key not in OWN_KEYS}
+        try:
+            made[name] = RecipeSection.model_validate({**inherited, "name": name, **values})
+        except ValidationError as error:
+            errors += [{**one, "loc": (f"recipes.{name}", *one["loc"])} for one in error.errors()]
     return made, errors
 
 
@@ -248,7 +293,7 @@ REPLACED: dict[str, float] = {}  # in a layer: drop what the layers below said, 
 
 def _refuse_unknown(variables: Mapping[str, str]) -> None:
     known = {f"{PREFIX}{key.replace('.', '__')}".upper() for key in keys()} | {PATH_VARIABLE}
-    sections = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    sections = {f"{PREFIX}{name}".upper() for name in SECTIONS}
     for name in sorted(variables):
         if name.startswith(PREFIX) and name not in known | sections and not _below_table(name, known):
             raise ConfigError(f"environment variable {name}: unknown{nearest(name, known)}")
@@ -275,9 +320,7 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
 
 def keys() -> list[str]:
     """Every key that the file may hold, as ``section.key``."""
-    found = [
-        f"{name}.{key}" for name in Settings.model_fields for one in kinds_of(name).values() for key in one.model_fields
-    ]
+    found = [f"{name}.{key}" for name in SECTIONS for one in kinds_of(name).values() for key in one.model_fields]
     return list(dict.fromkeys(found))
 
 

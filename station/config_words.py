@@ -22,7 +22,7 @@ FORMS = {
     "source.pixel_format": 'must be four characters, as in "MJPG"',
 }
 
-
+# What is told by pydantic's type of an error (https://docs.pydantic.dev/latest/errors/validation_errors/).
 TABLES = frozenset({"dict_type", "model_type", "model_attributes_type"})
 NUMBERS = ("int_", "float_", "finite_number", "greater_than", "less_than")
 MESSAGES = {
@@ -80,7 +80,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def accepted(error: Error, annotation: Any) -> str:
-    """The same for a value below *annotation* alone: what is accepted, without place or file."""
+    """The same of an error below *annotation* alone: key and what is accepted, without section or file."""
     path = [str(part) for part in error["loc"]]
     said = _accepted(error, path, _walk(_Place(None, annotation), error["loc"]))
     return f"{'.'.join(path)} {said}".strip()
@@ -179,12 +179,12 @@ def _given(value: object) -> str:
 
 
 def _place(error: Error, kinds: Kinds) -> _Place:
-    section, *rest = [*error["loc"], ""] if not error["loc"] else error["loc"]
-    of = kinds.get(str(section))
-    if not of or not rest:
+    loc = error["loc"]
+    of = kinds.get(str(loc[0])) if len(loc) > 1 else None
+    if not of:
         return _Place(None, None)
     start = of.get(str(error.get("kind")), next(iter(of.values())))
-    return _walk(_Place(None, start), rest)
+    return _walk(_Place(None, start), loc[1:])
 
 
 def _walk(place: _Place, parts: Iterable[object]) -> _Place:

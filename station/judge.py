@@ -8,9 +8,10 @@ from dataclasses import replace
 from station.config import Settings
 from station.detectors.both import BothDetector
 from station.detectors.golden import GoldenDetector
+from station.detectors.yolo import NetworkDetector, needs_template
 from station.errors import ConfigError
-from station.model_choice import OnProgress, Ready, ready_detector
-from station.parts import build_detector, build_recipe, build_reference, lowest_threshold
+from station.model_choice import ModelDetector, OnProgress, Ready, floor_of, ready_detector
+from station.parts import build_detector, build_recipe, build_reference, check_labels, lowest_threshold
 
 
 def ready_judge(settings: Settings, *, on_progress: OnProgress) -> Ready:
@@ -29,6 +30,34 @@ def build_golden(settings: Settings) -> GoldenDetector:
     if reference is None:  # the settings refuse that already
         raise ConfigError('[recipe] template: the golden board needs one: template = "FILE"')
     return GoldenDetector(reference, confidence=min(settings.detector.confidence, lowest_threshold(settings)))
+
+
+def judges(settings: Settings, ready: ModelDetector) -> dict[str, ModelDetector]:
+    """What judges by each recipe, by its name; the network of *ready* is in all of them. Raises ConfigError."""
+    found = {settings.recipe.name: ready}
+    found |= {name: _of_recipe(name, settings, ready) for name in settings.recipes}
+    return found
+
+
+def _of_recipe(name: str, settings: Settings, ready: ModelDetector) -> ModelDetector:
+    try:
+        return _beside(settings.of_recipe(name), ready)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("[recipe]", f"[recipes.{name}]")) from None
+
+
+def _beside(settings: Settings, ready: ModelDetector) -> ModelDetector:
+    check_labels(settings, ready.labels)
+    match ready:
+        case NetworkDetector():
+            if ready.paired and settings.recipe.template is None:
+                raise ConfigError(needs_template(ready.model.name))
+            return ready.beside(build_reference(settings), confidence=floor_of(settings))
+        case BothDetector(network=NetworkDetector() as network):
+            beside = network.beside(build_reference(settings), confidence=floor_of(settings))
+            return BothDetector(beside, build_golden(settings), recipe=build_recipe(settings))
+        case _:
+            return build_golden(settings)
 
 
 def _judge(settings: Settings, network: Callable[[], Ready]) -> Ready:

@@ -151,6 +151,16 @@ class SqliteLedger:
         with self._shared.reading() as db:
             return latest(db, limit)
 
+    def boards_after(self, event_id: str) -> int | None:
+        """How many boards were recorded after that of *event_id*; None: it is not on record here. Any thread."""
+        with self._shared.reading() as db:
+            row = db.execute(
+                "SELECT (SELECT count(*) FROM inspections WHERE seq > mine.seq)"
+                " FROM inspections mine WHERE event_id = ?",
+                (event_id,),
+            ).fetchone()
+        return None if row is None else int(row[0])
+
     def boards_since(self, since_s: float) -> int:
         """How many boards were recorded at *since_s* (UNIX time) or later. Any thread."""
         with self._shared.reading() as db:

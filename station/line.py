@@ -19,6 +19,7 @@ from station.trust import problem_of
 from station.types import (
     Answer,
     Beat,
+    Decision,
     Detector,
     Entry,
     Evidence,
@@ -39,13 +40,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What judges a board, and under which names it is on record."""
+    """
+    What judges a board, and under which names it is on record.
+
+    *withhold* has the last word on a decision: a challenge that is due lets nothing pass.
+    """
 
     detector: Detector
     recipe: Recipe
     recipe_sha256: str
     station: str
     clock_synced: Callable[[], bool]
+    withhold: Callable[[Frame, Decision], Decision] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,8 @@ def inspect(frame: Frame, bench: Bench) -> Inspection:
             decision = decide(defects, bench.recipe)
         except DetectorError as error:
             decision = unknown(f"the detector could not judge it: {error}")
+    if bench.withhold is not None:
+        decision = bench.withhold(frame, decision)
     return Inspection(
         frame=frame,
         decision=decision,
@@ -206,7 +214,7 @@ def seal(
     then.committed()
 
 
-def settle_left_open(journal: LeftOpen, ledger: Known, bench: Bench) -> int:
+def settle_left_open(journal: LeftOpen, ledger: Known, choose: Callable[[Frame], Bench]) -> int:
     """
     Ends what a crash left of earlier triggers, before new ones come; returns how many got no answer.
 
@@ -221,6 +229,7 @@ def settle_left_open(journal: LeftOpen, ledger: Known, bench: Bench) -> int:
                 f"{went} before it answered" if answered is None else f"late: it was answered {answered}, then {went}"
             )
             frame = Frame(trigger.id, None, trigger.at, "camera", None, trigger.board_serial, "", problem, trigger)
+            bench = choose(frame)
             inspection = inspect(frame, bench)
             after = Aftermath(GATE_UNKNOWN if answered is None else GATE_LATE, None)
             ledger.record(inspection, partial(event_of, inspection, aftermath=after, station=bench.station), owed=True)

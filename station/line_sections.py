@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from station.sections import Seconds, Section
+from station.sections import Seconds, Section, regular
 
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
 
@@ -66,7 +65,7 @@ class SerialTrigger(AskedTrigger):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        return _regular(value)
+        return regular(value)
 
 
 class MqttTrigger(AskedTrigger):
@@ -111,7 +110,7 @@ class CodeSection(Section):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        return _regular(value)
+        return regular(value)
 
 
 class SerialScanner(SerialPortSection, CodeSection):
@@ -218,12 +217,4 @@ TowerSection = OffTower | PatliteTower
 def _plain(value: str) -> str:
     if not all(" " <= one <= "~" for one in value):
         raise ValueError("may hold printable ASCII only: the terminator is added")
-    return value
-
-
-def _regular(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
     return value

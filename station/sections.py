@@ -31,6 +31,15 @@ class Section(BaseModel):
         return value
 
 
+def regular(value: str) -> str:
+    """*value*, if it is a regular expression. Raises ValueError."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return value
+
+
 class StationSection(Section):
     name: str = Field("aoi-1", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     topic: str = Field("factory/line1/aoi-1", min_length=1, pattern=r"^[^+#\x00$/][^+#\x00]*$")
@@ -52,11 +61,7 @@ class FolderSection(Section):
     @field_validator("serial_pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
-        return value
+        return regular(value)
 
 
 class TilesTable(Section):
@@ -104,6 +109,19 @@ class IgnoreSection(Section):
     height: float = Field(gt=0)
 
 
+class ChallengeTable(Section):
+    serials: tuple[str, ...] = ()
+    expect: tuple[str, ...] = ()
+    every_boards: int = Field(0, ge=0)
+    at: tuple[Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")], ...] = ()
+    on_change: bool = True
+
+    @property
+    def starts(self) -> tuple[tuple[int, int], ...]:
+        """Hour and minute of each of *at*."""
+        return tuple((int(one[:2]), int(one[3:])) for one in self.at)
+
+
 class RecipeSection(Section):
     name: str = "default"
     threshold: Share = 0.5
@@ -113,6 +131,13 @@ class RecipeSection(Section):
     template: Path | None = None
     registration_limit: Share = 0.7
     min_contrast: float = Field(12.0, ge=0, le=255)
+    serial_pattern: str = ""
+    challenge: ChallengeTable | None = None
+
+    @field_validator("serial_pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return regular(value)
 
 
 class MqttSection(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from station.config import GUIDE_NAMES, Settings, kinds_of, load
+from station.config import GUIDE_NAMES, SECTIONS, kinds_of, load
 from station.errors import ConfigError
 
 LIBRARIES = re.compile(
@@ -69,7 +69,7 @@ def test_a_pattern_is_told_in_words() -> None:
     assert "wildcards + and #, nor begin with / or $" in refused("[station]\ntopic = 'a/+'")
 
 
-@pytest.mark.parametrize("section", Settings.model_fields)
+@pytest.mark.parametrize("section", SECTIONS)
 def test_no_key_is_refused_in_the_words_of_a_library(section: str) -> None:
     said = []
     for kind, fields in kinds_of(section).items():
@@ -98,6 +98,13 @@ def test_no_key_is_refused_in_the_words_of_a_library(section: str) -> None:
 )
 def test_an_unknown_name_is_told_with_where_it_may_belong(text: str, said: str) -> None:
     assert refused(text) == f"station.toml: {said}"
+
+
+def test_a_recipe_of_its_own_is_told_by_its_name() -> None:
+    said = refused("[recipes.tall]\nthreshold = 2\nthreshhold = 0.5\n[recipes.small]\nthresholds = { short = 'x' }")
+    assert "station.toml: [recipes.tall] threshold: must be a number from 0 to 1 (given: 2)" in said
+    assert "station.toml: [recipes.tall] threshhold: unknown key; did you mean threshold?" in said
+    assert 'station.toml: [recipes.small] thresholds.short: must be a number from 0 to 1 (given: "x")' in said
 
 
 def test_a_key_of_an_item_is_compared_with_the_keys_of_items() -> None:

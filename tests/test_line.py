@@ -245,7 +245,7 @@ class KnowingLedger(FakeLedger):
 
 def test_a_trigger_that_a_crash_left_open_becomes_a_board_that_is_unknown() -> None:
     left, ledger = Left(), KnowingLedger()
-    assert settle_left_open(left, ledger, bench()) == 3
+    assert settle_left_open(left, ledger, lambda _frame: bench()) == 3
     (kind, _, message), (_, _, late) = ledger.commits
     event = json.loads(message.payload)
     assert (kind, event["event_id"], event["verdict"], event["gate"]) == ("owed", "id-2", "unknown", "unknown")

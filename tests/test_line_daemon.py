@@ -280,3 +280,53 @@ def test_two_stations_on_one_data_folder_are_refused(station: Daemon, tmp_path: 
         second.start(wait=False)
         assert second.wait() == 2
         assert "another station that runs uses it" in second.text()
+
+
+def test_recipes_are_chosen_between_boards_and_a_challenge_withholds_every_pass(
+    tmp_path: Path, broker: Mosquitto, subscriber: Subscriber
+) -> None:
+    folder = tmp_path / "boards"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), picture(1, red=120))  # the tiny network is sure of it by 0.47
+    changes: Changes = {
+        "source": {**CAMERA, "device": str(folder)},
+        "trigger": {"kind": "http", "answer_ms": 5000},
+        "http": {"commands": ["recipe", "challenge"]},
+        "recipes.strict": {"threshold": 0.2, "serial_pattern": "^S-"},
+        "recipes.proven": {"serial_pattern": "^P-"},
+        "recipes.proven.challenge": {"serials": ["P-BAD"], "expect": ["open"]},
+    }
+    with Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station:
+
+        def command(what: str, **document: object) -> dict[str, Any]:
+            url = f"http://127.0.0.1:{station.http_port}/command/{what}"
+            answer: dict[str, Any] = httpx.post(url, json=document, timeout=60, trust_env=False).json()
+            return answer
+
+        def verdict(serial: str | None = None) -> str:
+            return str(command("trigger", **({"board_serial": serial} if serial else {}))["verdict"])
+
+        station.start()
+        assert [verdict(), verdict("S-1"), verdict("P-1")] == ["pass", "fail", "unknown"]
+        assert command("recipe", name="strict")["before"] == "default"
+        assert command("recipe", name="lax")["ok"] is False
+        assert verdict() == "fail"
+        station.kill()
+        station.start()
+        assert verdict() == "fail", "the choice outlives a crash"
+        command("recipe", name="default")
+        answer = command("trigger", board_serial="P-BAD")
+        assert (answer["verdict"], answer["reason"]) == ("unknown", "challenge failed: open not found")
+        cv2.imwrite(str(folder / "0.png"), picture(1))
+        wait(lambda: verdict("S-2") == "fail" and verdict("P-1") == "fail", "the bad board before the camera")
+        answer = command("trigger", board_serial="P-BAD")
+        assert answer["verdict"] == "fail"
+        assert answer["reason"].startswith("challenge passed: open 0.")
+        cv2.imwrite(str(folder / "0.png"), picture(1, red=BLACK_PASSES))
+        wait(lambda: verdict("P-2") == "pass", "boards to pass again")
+        station.kill()
+        station.start()
+        assert verdict("P-3") == "pass", "the ledger has the proof"
+        assert command("challenge")["announced"] is True
+    names = {event["recipe"]["name"] for event in subscriber.events()}
+    assert names == {"default", "strict", "proven"}

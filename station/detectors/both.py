@@ -40,14 +40,14 @@ class BothDetector:
         self.model = ModelInfo(f"{network.model.name}+{golden.model.name}", network.model.sha256)
         self.labels = (*network.labels, *golden.labels)
         self.description = f"{network.description}, beside the {golden.description}"
-        self._network = network
+        self.network = network
         self._golden = golden
         self._recipe = recipe
 
     def detect(self, image: Image) -> list[Defect]:
         """*image*: H x W x 3 uint8 BGR. Raises DetectorError when it cannot be judged."""
         golden = self._golden.detect(image)  # first: it refuses what is no such board, and takes less time
-        united = unite(self._network.detect(image), golden, recipe=self._recipe, found_by=self.model.name)
+        united = unite(self.network.detect(image), golden, recipe=self._recipe, found_by=self.model.name)
         return sorted(united, key=_confidence, reverse=True)
 
 

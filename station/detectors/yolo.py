@@ -73,6 +73,7 @@ class NetworkDetector:
         self._network = network
         self._confidence = confidence
         self._iou = iou
+        self._tiling = tiling
         self._reference = reference
         # RT-DETR is trained on pictures that are stretched to its input, and on ultralytics' word for what it is.
         self._detr = network.metadata.get("head") == "RTDETRDecoder" or (
@@ -84,6 +85,21 @@ class NetworkDetector:
         self._tile_px, self._overlap_px = self._tile_size(tiling)
         self._windows: tuple[Window, ...] = ()
         self._grey: tuple[Grey, Grey] = (np.empty((0, 0), np.uint8), np.empty((0, 0), np.uint8))
+
+    def beside(self, reference: Reference | None, *, confidence: float) -> NetworkDetector:
+        """
+        Another detector on the same network, for another product: its template, and what it lists.
+
+        They share the network's own memory: one of them may judge at a time.
+        """
+        return NetworkDetector(
+            self._network,
+            name=self.model.name,
+            confidence=confidence,
+            iou=self._iou,
+            reference=reference,
+            tiling=self._tiling,
+        )
 
     @property
     def computed_by(self) -> str:

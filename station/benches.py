@@ -1,0 +1,59 @@
+"""Builds what judges by each recipe: its detector, its limits, and its challenge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from station.challenge import Announcement, Challenge, Rule
+from station.clock import clock_synced
+from station.config import Settings
+from station.health import Health
+from station.judge import judges
+from station.ledger import SqliteLedger
+from station.line import Bench
+from station.model_choice import ModelDetector
+from station.parts import build_recipe, make_folder, recipe_sha256
+from station.recipes import Recipes
+from station.types import Decision, Frame
+
+Withhold = Callable[[Frame, Decision], Decision]
+
+
+def build_recipes(
+    settings: Settings, detector: ModelDetector, *, ledger: SqliteLedger, health: Health, announcement: Announcement
+) -> Recipes:
+    """The benches of all recipes. Raises ConfigError naming the recipe, LedgerError."""
+    data_dir = settings.station.data_dir
+    benches: dict[str, Bench] = {}
+    for name, judge in judges(settings, detector).items():
+        own = settings.of_recipe(name)
+        recipe = build_recipe(own)
+        sha256 = recipe_sha256(recipe)
+        table, withhold = own.recipe.challenge, None
+        if table is not None:
+            challenge = Challenge(
+                Rule(frozenset(table.serials), table.expect, table.every_boards, table.starts, table.on_change),
+                kept=make_folder(data_dir / "challenges", "[station] data_dir") / f"{name}.json",
+                announcement=announcement,
+                boards_after=ledger.boards_after,
+                health=health,
+            )
+            withhold = _withhold(challenge, judge, sha256)
+        benches[name] = Bench(
+            detector=judge,
+            recipe=recipe,
+            recipe_sha256=sha256,
+            station=settings.station.name,
+            clock_synced=clock_synced,
+            withhold=withhold,
+        )
+    patterns = [(re.compile(one.serial_pattern), name) for name, one in settings.recipes.items() if one.serial_pattern]
+    return Recipes(benches, plain=settings.recipe.name, patterns=patterns, kept=data_dir / "recipe.json")
+
+
+def _withhold(challenge: Challenge, judge: ModelDetector, recipe_sha256: str) -> Withhold:
+    def withhold(frame: Frame, decision: Decision) -> Decision:
+        return challenge.judge(frame, decision, model=judge.model, recipe_sha256=recipe_sha256)
+
+    return withhold

@@ -1,0 +1,282 @@
+"""The station as a Modbus server, over TCP or a serial line (RTU), and the only pymodbus import."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, cast
+
+import structlog
+
+from station.errors import ConfigError, GateError, PortError
+from station.modbus_unit import Refused, Table
+from station.types import Beat, Port, Stop
+
+try:
+    from pymodbus.constants import ExcCodes
+    from pymodbus.datastore import ModbusServerContext
+    from pymodbus.framer import FramerRTU, FramerSocket
+    from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
+except ModuleNotFoundError as error:
+    raise ConfigError(f'Modbus needs an extra that is not installed ({error}): pip install "station[modbus]"') from None
+
+log = structlog.get_logger(__name__)
+# A master that sends rubbish would fill the log: it gets its exception code, and we count on its own diagnosis.
+logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
+
+TABLES = {
+    **dict.fromkeys((1, 5, 15), Table.COILS),
+    2: Table.DISCRETE_INPUTS,
+    **dict.fromkeys((3, 6, 16, 22, 23), Table.HOLDING_REGISTERS),
+    4: Table.INPUT_REGISTERS,
+}  # by function code; there are no others here
+TURN_S = 0.25
+MAX_CLIENTS = 8
+MAX_ADU_BYTES = 260  # Modbus Messaging on TCP/IP Implementation Guide, 4.1: MBAP header and at most 253 bytes
+MAX_UNREAD_BYTES = 65536  # of responses that a client does not fetch
+SILENCE_S = 0.1  # between two frames on a serial line there are 3.5 characters; USB adapters make more of it
+
+
+class Registers(Protocol):
+    """What is served. Called from any thread; must be quick."""
+
+    def read(self, table: Table, address: int, count: int) -> list[int] | Refused: ...
+
+    def write(self, table: Table, address: int, values: Sequence[int], *, at_s: float) -> Refused | None: ...
+
+
+class _Datastore:
+    """What pymodbus's requests work on, in place of its own: the names are theirs."""
+
+    def __init__(self, registers: Registers, at_s: float) -> None:
+        self._registers = registers
+        self._at_s = at_s
+
+    async def async_getValues(  # noqa: N802  # theirs
+        self, _unit: int, function: int, address: int, count: int
+    ) -> list[int] | list[bool] | ExcCodes:
+        found = self._registers.read(TABLES[function], address, count)
+        if isinstance(found, Refused):
+            return ExcCodes(found.value)
+        return [bool(one) for one in found] if function in {1, 2, 5, 15} else found
+
+    async def async_setValues(  # noqa: N802  # theirs
+        self, _unit: int, function: int, address: int, values: Sequence[int]
+    ) -> ExcCodes | None:
+        refused = self._registers.write(TABLES[function], address, list(values), at_s=self._at_s)
+        return None if refused is None else ExcCodes(refused.value)
+
+
+class _Server:
+    """Answers one request after the other, however it came."""
+
+    def __init__(self, registers: Registers) -> None:
+        self._registers = registers
+        self._decoder = DecodePDU(True)
+
+    def answer(self, request: bytes, *, unit: int, transaction: int, at_s: float) -> ModbusPDU:
+        """The response to *request*: function code and data."""
+        function = request[0]
+        if function not in TABLES:
+            response: ModbusPDU = ExceptionResponse(function, ExcCodes.ILLEGAL_FUNCTION)
+        elif (decoded := self._decoder.decode(request)) is None:
+            response = ExceptionResponse(function, ExcCodes.ILLEGAL_VALUE)
+        else:
+            datastore = cast(ModbusServerContext, _Datastore(self._registers, at_s))
+            response = _done(decoded.datastore_update(datastore, unit))
+        response.dev_id, response.transaction_id = unit, transaction
+        return response
+
+    @property
+    def decoder(self) -> DecodePDU:
+        return self._decoder
+
+
+class ModbusTcp:
+    """
+    Serves *registers* on a TCP port; ``run`` is the loop that a Worker supervises, and *name* its name there.
+
+    Modbus has no login: whoever reaches the port can trigger and acknowledge. At most MAX_CLIENTS are connected; one
+    more takes the place of the one that has been silent the longest.
+    """
+
+    def __init__(
+        self, registers: Registers, *, host: str, port: int, unit: int, beat: Beat, name: str = "modbus"
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._beat = beat
+        self._name = name
+        self._server = _Server(registers)
+        self._units = {unit, 0, 255}  # the last two are what a master says that needs none (the same guide, 4.4.2.2)
+        self._clients: dict[_Client, float] = {}  # and when each last spoke
+        self.bound: tuple[str, int] | None = None
+
+    def run(self, stop: Stop) -> None:
+        """Serves until *stop*; then every connection is closed. Raises PortError when the port cannot be had."""
+        asyncio.run(self._serve(stop))
+
+    async def _serve(self, stop: Stop) -> None:
+        failures: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: failures.append(context))
+        try:
+            server = await loop.create_server(lambda: _Client(self), self._host, self._port)
+        except OSError as error:
+            raise PortError(_why_not(self._host, self._port, error)) from None
+        try:
+            address = server.sockets[0].getsockname()
+            self.bound = (address[0], address[1])
+            if not ipaddress.ip_address(address[0]).is_loopback:
+                log.warning("modbus open to the network", host=address[0], reason="Modbus has no login")
+            log.info("modbus open", host=address[0], port=address[1])
+            while not stop.is_set():
+                self._beat(self._name)
+                await asyncio.to_thread(stop.wait, TURN_S)
+                if failures:
+                    raise RuntimeError(failures[0]["message"]) from failures[0].get("exception")
+        finally:
+            self.bound = None
+            server.close()
+            for client in list(self._clients):
+                client.close()
+            await server.wait_closed()
+
+    def joined(self, client: _Client) -> None:
+        if len(self._clients) >= MAX_CLIENTS:
+            silent = min(self._clients, key=lambda one: self._clients[one])
+            log.warning("modbus client put out", reason=f"{MAX_CLIENTS} are connected, and this one was silent longest")
+            self.left(silent)
+            silent.close()
+        self._clients[client] = time.monotonic()
+
+    def left(self, client: _Client) -> None:
+        self._clients.pop(client, None)
+
+    def answers(self, client: _Client, buffer: bytearray) -> bytes | None:
+        """The responses to the whole requests in *buffer*, which go from it; None: this is no Modbus."""
+        at_s = time.monotonic()
+        self._clients[client] = at_s
+        framer = FramerSocket(self._server.decoder)
+        found = b""
+        while len(buffer) >= framer.MIN_SIZE:
+            length = 6 + int.from_bytes(buffer[4:6], "big")
+            if any(buffer[2:4]) or not framer.MIN_SIZE <= length <= MAX_ADU_BYTES:
+                return None
+            if len(buffer) < length:
+                break
+            _, unit, transaction, request = framer.decode(bytes(buffer[:length]))
+            del buffer[:length]
+            if unit in self._units:
+                response = self._server.answer(request, unit=unit, transaction=transaction, at_s=at_s)
+            else:
+                response = ExceptionResponse(request[0], ExcCodes.GATEWAY_NO_RESPONSE, unit, transaction)
+            found += framer.buildFrame(response)
+        return found
+
+
+class _Client(asyncio.Protocol):  # the one way to be told by asyncio without a task for each connection
+    """One connection."""
+
+    def __init__(self, server: ModbusTcp) -> None:
+        self._server = server
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.joined(self)
+        log.info("modbus client joined", peer=str(transport.get_extra_info("peername")))
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._buffer += data
+        answers = self._server.answers(self, self._buffer)
+        if answers is None:
+            log.warning("modbus client put out", reason="what it sends is no Modbus TCP")
+            self.close()
+            return
+        self._transport.write(answers)
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            log.warning("modbus client put out", reason="it asks and does not read the answers")
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.left(self)
+        log.info("modbus client left", reason=None if exc is None else str(exc))
+
+    def close(self) -> None:
+        """At once: what it has not read of an answer, it shall not read later."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class ModbusRtu:
+    """
+    Serves *registers* on a serial *port* that hands on bytes as they come (its ``terminator`` is empty), as unit *unit*.
+
+    It has no loop of its own: the port reads, reopens and reports. What is for other units, or for all of them, is
+    left alone; half a frame is forgotten when the line falls silent.
+    """
+
+    def __init__(self, registers: Registers, port: Port, *, unit: int) -> None:
+        self._port = port
+        self._unit = unit
+        self._server = _Server(registers)
+        self._buffer = b""
+        self._last_s = float("-inf")
+        port.listen(self._on_bytes, self._on_open)
+
+    def _on_open(self) -> None:
+        self._buffer = b""
+
+    def _on_bytes(self, data: bytes, at_s: float) -> bool:
+        if at_s - self._last_s > SILENCE_S:
+            self._buffer = b""
+        self._last_s = at_s
+        self._buffer += data
+        framer = FramerRTU(self._server.decoder)
+        used, unit, _, request = framer.decode(self._buffer)
+        if not used:
+            if len(self._buffer) > MAX_ADU_BYTES:
+                self._buffer = b""
+            return True  # the rest is on its way
+        self._buffer = b""
+        if not request:
+            return False  # its checksum is wrong: noise
+        if unit == self._unit:
+            response = self._server.answer(request, unit=unit, transaction=0, at_s=at_s)
+            try:
+                self._port.write(framer.buildFrame(response))
+            except GateError as error:  # the master asks again; the port's own loop says what is wrong
+                log.debug("modbus response not sent", reason=str(error))
+        return True
+
+
+def _done(response: Coroutine[Any, Any, ModbusPDU]) -> ModbusPDU:
+    """Runs what pymodbus wrote for an event loop: our datastore never waits for one."""
+    try:
+        response.send(None)
+    except StopIteration as finished:
+        return cast(ModbusPDU, finished.value)
+    raise RuntimeError("pymodbus waits for something that is not ours")
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            what = (
+                "is in use by another program, or another station: end it (ss -ltnp shows it), or choose another port"
+            )
+        case errno.EACCES:
+            what = "is not allowed: ports below 1024 are root's. Choose another, such as 5020, here and in the PLC"
+        case errno.EADDRNOTAVAIL:
+            what = f"cannot be opened: {host} is no address of this computer (ip address shows them)"
+        case _:
+            what = f"cannot be opened: {error.strerror or error}"
+    return f"[modbus] host {host}, port {port} {what}"

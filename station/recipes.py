@@ -1,0 +1,79 @@
+"""Which recipe judges a board: by its serial, else as a command said, else the plain one."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from station.errors import CommandError
+from station.kept_file import read_kept, write_kept
+from station.line import Bench
+from station.types import Frame
+
+log = structlog.get_logger(__name__)
+
+KEY = "recipe"
+
+
+class Recipes:
+    """
+    The benches of a station's recipes, by name. ``use`` may be called from any thread.
+
+    *plain* is the name of ``[recipe]``. *patterns* are tried in their order on a board's serial. *kept* is the file
+    that remembers what a command chose: it outlives a restart, which nobody at the line notices.
+    """
+
+    def __init__(
+        self,
+        benches: Mapping[str, Bench],
+        *,
+        plain: str,
+        patterns: Sequence[tuple[re.Pattern[str], str]] = (),
+        kept: Path,
+        on_change: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        self._benches = benches
+        self._plain = plain
+        self._patterns = tuple(patterns)
+        self._kept = kept
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._commanded: str | None = None
+        chosen = read_kept(kept).get(KEY)
+        if isinstance(chosen, str) and chosen in benches:
+            self._commanded = chosen
+        elif chosen is not None:
+            log.warning("chosen recipe forgotten", recipe=str(chosen), reason="it is not configured any more")
+
+    @property
+    def commanded(self) -> str | None:
+        """What a command chose, or None."""
+        return self._commanded
+
+    def choose(self, frame: Frame) -> Bench:
+        """The bench for *frame*."""
+        if frame.board_serial is not None:
+            for pattern, name in self._patterns:
+                if pattern.search(frame.board_serial):
+                    return self._benches[name]
+        return self._benches[self._commanded or self._plain]
+
+    def use(self, name: str) -> dict[str, Any]:
+        """From the next board on *name* judges what no serial decides. Raises CommandError: unknown, or not kept."""
+        if name not in self._benches:
+            raise CommandError(f'there is no recipe "{name[:64]}"; known are {", ".join(sorted(self._benches))}')
+        with self._lock:
+            try:
+                write_kept(self._kept, {KEY: name})
+            except OSError as error:  # not for this hour only: the next start would judge by another one
+                raise CommandError(f"the choice cannot be kept on disk ({error.strerror}): the recipe stays") from None
+            before, self._commanded = self._commanded or self._plain, name
+        if name != before:
+            log.info("recipe changed", recipe=name, before=before)
+            self._on_change(name)
+        return {"recipe": name, "before": before}

@@ -1,0 +1,87 @@
+"""Which recipe judges a board."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from station.errors import CommandError
+from station.kept_file import read_kept, write_kept
+from station.line import Bench
+from station.recipes import Recipes
+from station.testing import FakeDetector
+from station.types import Frame, Recipe
+
+
+def bench(name: str) -> Bench:
+    return Bench(FakeDetector(), Recipe(name, 0.5), "sha", "aoi-1", lambda: True)
+
+
+def recipes(folder: Path, *, names: str = "default a b", heard: list[str] | None = None) -> Recipes:
+    return Recipes(
+        {name: bench(name) for name in names.split()},
+        plain="default",
+        patterns=[(re.compile("^A-"), "a"), (re.compile("-B"), "b")] if "b" in names else [],
+        kept=folder / "recipe.json",
+        on_change=(heard if heard is not None else []).append,
+    )
+
+
+def chosen(of: Recipes, serial: str | None) -> str:
+    frame = Frame("id", None, datetime.now(timezone.utc), "camera", board_serial=serial)
+    return of.choose(frame).recipe.name
+
+
+@pytest.mark.parametrize(
+    ("serial", "recipe"), [(None, "default"), ("X", "default"), ("A-1", "a"), ("X-B", "b"), ("A-B", "a")]
+)
+def test_the_serial_chooses_and_the_first_pattern_wins(tmp_path: Path, serial: str | None, recipe: str) -> None:
+    assert chosen(recipes(tmp_path), serial) == recipe
+
+
+def test_a_command_chooses_for_boards_that_no_serial_decides_also_after_a_restart(tmp_path: Path) -> None:
+    heard: list[str] = []
+    first = recipes(tmp_path, heard=heard)
+    assert first.use("b") == {"recipe": "b", "before": "default"}
+    assert first.use("b") == {"recipe": "b", "before": "b"}
+    assert heard == ["b"]
+    again = recipes(tmp_path)
+    assert (chosen(again, None), chosen(again, "A-1"), again.commanded) == ("b", "a", "b")
+    again.use("default")
+    assert chosen(recipes(tmp_path), None) == "default"
+
+
+def test_an_unknown_recipe_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    of = recipes(tmp_path)
+    with pytest.raises(CommandError, match='no recipe "x"; known are a, b, default'):
+        of.use("x")
+    assert chosen(of, None) == "default"
+
+
+def test_a_choice_that_is_no_longer_configured_is_forgotten(tmp_path: Path) -> None:
+    recipes(tmp_path).use("b")
+    assert chosen(recipes(tmp_path, names="default a"), None) == "default"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": 5}', "\xff"])
+def test_a_damaged_memory_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.json").write_bytes(text.encode("latin-1"))
+    assert chosen(recipes(tmp_path), None) == "default"
+
+
+def test_a_choice_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
+    of = recipes(tmp_path / "gone")
+    with pytest.raises(CommandError, match="cannot be kept"):
+        of.use("b")
+    assert chosen(of, None) == "default"
+
+
+def test_a_kept_document_is_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    for number in range(3):
+        write_kept(path, {"number": number})
+        assert read_kept(path) == {"number": number}
+    assert [one.name for one in tmp_path.iterdir()] == ["kept.json"]
