@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.text import Text
 
 from station.assets import SAMPLES, expected_verdict
+from station.terminal import shown
 
 TOPIC = "factory/demo/aoi-1"
 UNCHANGED_S = 3.0  # the service waits 30 s before it gives up on a cut off file; a demo need not
@@ -53,6 +54,7 @@ def main() -> int:
         say("health", f"{page}/health  (also /livez /readyz /metrics)")
         say("inbox", str(inbox))
         console.print()
+        print_heading()
         samples = sorted(one for one in SAMPLES.iterdir() if one.suffix == ".jpg")
         for sample in samples:
             shutil.copyfile(sample, inbox / sample.name)
@@ -62,7 +64,7 @@ def main() -> int:
         console.print()
         console.print(
             f"{len(seen)} of {len(samples)} boards answered, "
-            f"{sum(expected_verdict(name) == verdict for name, verdict in seen.items())} as labelled; "
+            f"{sum(expected_verdict(name) == verdict for name, verdict in seen.items())} verdicts as labelled; "
             + ("every event is acknowledged by the broker" if owed else "NOT every event is acknowledged")
         )
         if not options.once and right and owed:
@@ -103,18 +105,24 @@ def follow(events: queue.Queue[dict[str, Any]], daemon: subprocess.Popen[bytes])
             print_event(events.get(timeout=0.2))
 
 
+def print_heading() -> None:
+    console.print(
+        f"{'seq':<8}{'verdict':<8}{'file':<29} {'detect ms':>9}  what was found, with its confidence", style="dim"
+    )
+
+
 def print_event(event: dict[str, Any]) -> None:
     verdict = event["verdict"]
     counting = [f"{one['label']} {one['confidence']:.2f}" for one in event["defects"] if one["counts"]]
     boxes = ", ".join(counting[:3]) + (f" and {len(counting) - 3} more" if len(counting) > 3 else "")
     detect = event["timing_ms"]["detect"]
-    took = f"{detect:6.1f} ms" if detect is not None else " " * 9
+    took = f"{detect:9.1f}" if detect is not None else " " * 9
     console.print(
         Text.assemble(
-            f"seq {event['seq']:<3} ",
+            f"{event['seq']:<8}",
             (f"{verdict.upper():<8}", COLOURS[verdict]),
-            f"{event['file']:<29} {took}  ",
-            (boxes or event["reason"], "" if boxes else "dim"),
+            f"{shown(event['file']):<29} {took}  ",
+            (shown(boxes or event["reason"]), "" if boxes else "dim"),
         )
     )
 

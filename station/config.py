@@ -222,7 +222,8 @@ def _recipes(named: Mapping[str, Any], plain: Any) -> tuple[dict[str, Any], list
         if not isinstance(values, dict):
             made[name] = values
             continue
-        inherited = {key: value for key, value in (plain or {}).items() if key not in OWN_KEYS}
+        shared = plain if isinstance(plain, dict) else {}
+        inherited = {key: value for key, value in shared.items() if key not in OWN_KEYS}
         try:
             made[name] = RecipeSection.model_validate({**inherited, "name": name, **values})
         except ValidationError as error:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 Kinds = Mapping[str, Mapping[str, type[Any]]]  # section -> kind ("" where there is but one) -> its class
 Error = Mapping[str, Any]  # as pydantic lists them: loc, type, msg, input, ctx; and the section's kind
 
+NAMED = "recipes"  # the section whose keys are sections, of any name: [recipes.NAME]
 GIVEN_CHARS = 60  # of a wrong value are shown
 
 # What a pattern means, for those who cannot read it.
@@ -60,7 +61,7 @@ def explain(error: Error, *, said: Mapping[str, str], file: str, kinds: Kinds) -
     elif len(path) == 1:
         message, path = _unknown_at_top(path[0], error["input"], kinds)
     else:
-        message = _unknown(path, str(error.get("kind", "")), place, kinds)
+        message = _unknown(path, error, place, kinds)
     where = _where(path, message, said) or file
     if not path:
         return f"{where}: {message}"
@@ -97,14 +98,16 @@ def _unknown_at_top(name: str, value: object, kinds: Kinds) -> tuple[str, list[s
     return f"{name} stands outside of any section: {where}", []
 
 
-def _unknown(path: list[str], kind: str, place: _Place, kinds: Kinds) -> str:
-    section, name = path[0], path[-1]
+def _unknown(path: list[str], error: Error, place: _Place, kinds: Kinds) -> str:
+    section, name, kind = path[0], path[-1], str(error.get("kind", ""))
     here = [] if place.owner is None else list(place.owner.model_fields)
     if len(path) == 2:
         others = [one for one, of in kinds.get(section, {}).items() if one != kind and name in of.model_fields]
         if others:
             of_kind = " or ".join(f'"{one}"' for one in others)
             return f"belongs to [{section}] kind = {of_kind}" + (f', and this is kind = "{kind}"' if kind else "")
+        if section == NAMED[:-1] and isinstance(error["input"], Mapping):
+            return f"unknown key; a recipe of its own is written [{NAMED}.{name}]"
         homes = _homes(name, kinds)
         if homes and not difflib.get_close_matches(name, here, n=1, cutoff=0.8):
             return f"unknown key; it belongs to {_either(homes)}"
@@ -136,8 +139,9 @@ def _accepted(error: Error, path: list[str], place: _Place) -> str:
         message = FORMS.get(f"{path[0]}.{path[-1]}", f"must have the form {limits.get('pattern')}")
     elif kind == "literal_error":
         message = "must be " + str(limits.get("expected")).replace("'", '"')
-    elif kind in TABLES and len(path) == 1:
-        message = f"is a section: write [{path[0]}] on a line of its own, and its keys below"
+    elif kind in TABLES and (len(path) == 1 or path[0] == NAMED):
+        section = ".".join(path) + (".NAME" if path == [NAMED] else "")
+        message = f"is a section: write [{section}] on a line of its own, and its keys below"
     elif kind in MESSAGES:
         message = MESSAGES[kind].format(**limits)
     else:

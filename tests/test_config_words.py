@@ -107,6 +107,19 @@ def test_a_recipe_of_its_own_is_told_by_its_name() -> None:
     assert 'station.toml: [recipes.small] thresholds.short: must be a number from 0 to 1 (given: "x")' in said
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("recipes = 5", "[recipes]: is a section: write [recipes.NAME] on a line of its own, and its keys below"),
+        ("[recipes]\ntall = 5", "[recipes] tall: is a section: write [recipes.tall] on a line of its own"),
+        ("[recipe.tall]", "[recipe] tall: unknown key; a recipe of its own is written [recipes.tall]"),
+        ("recipe = 5\n[recipes.tall]", "[recipe]: is a section: write [recipe] on a line of its own"),
+    ],
+)
+def test_a_recipe_in_the_wrong_place_is_told_where_it_belongs(text: str, said: str) -> None:
+    assert f"station.toml: {said}" in refused(text)
+
+
 def test_a_key_of_an_item_is_compared_with_the_keys_of_items() -> None:
     said = refused("[[recipe.ignore]]\nname = 'a'\nx = 1\ny = 1\nheight = 2\nw = 3")
     assert "[recipe] item 1: ignore.0.w: unknown key; did you mean width?" in said
