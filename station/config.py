@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from station.config_words import explain, nearest
+from station.config_words import accepted, explain, nearest
 from station.errors import ConfigError
 from station.line_sections import (
     AskedTrigger,
@@ -46,6 +46,7 @@ from station.sections import (
     RecipeSection,
     Section,
     StationSection,
+    TrustFile,
 )
 from station.toml_words import explain_toml
 
@@ -259,6 +260,15 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {explain_toml(text, error)}") from None
+
+
+def load_trust(path: Path) -> TrustFile:
+    """The limits in *path*. Raises ConfigError that names the key and what it accepts."""
+    try:
+        return TrustFile.model_validate(_toml(path))
+    except ValidationError as error:
+        said = "; ".join(accepted(one, TrustFile) for one in error.errors())
+        raise ConfigError(f"[recipe] trust = {path}: {said}: make it anew with station trust learn") from None
 
 
 def _environment() -> dict[str, Any]:

@@ -58,3 +58,17 @@ class Lines:
         """Forgets half a line: what comes next is from another connection."""
         self._kept.clear()
         self._dropping = False
+
+
+class Chunks:
+    """What came, as it came: for a protocol that has no lines, and frames its bytes by itself."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        self.counts.bytes += len(data)
+        return [data]
+
+    def clear(self) -> None:
+        """There is nothing to forget."""

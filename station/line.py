@@ -140,7 +140,10 @@ def inspect(frame: Frame, bench: Bench) -> Inspection:
     """Judges one frame. A picture or a detector in trouble becomes UNKNOWN; nothing else is caught."""
     began_s = time.perf_counter()
     detect_ms: float | None = None
-    problem = "no picture" if frame.image is None else problem_of(frame.image, min_contrast=bench.recipe.min_contrast)
+    problem: str | None = "no picture"
+    if frame.image is not None:
+        recipe = bench.recipe
+        problem = problem_of(frame.image, min_contrast=recipe.min_contrast, limits=recipe.trust)
     if frame.image is None or problem is not None:
         decision = unknown(frame.problem or problem or "")
     else:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import structlog
 
 from station.errors import ConfigError, GateError, PortError
-from station.modbus_unit import Refused, Table
+from station.modbus_map import Refused, Table
 from station.types import Beat, Port, Stop
 
 try:
@@ -218,7 +218,7 @@ class _Client(asyncio.Protocol):  # the one way to be told by asyncio without a 
 
 class ModbusRtu:
     """
-    Serves *registers* on a serial *port* that hands on bytes as they come (its ``terminator`` is empty), as unit *unit*.
+    Serves *registers* as unit *unit* on a serial *port* that hands on bytes as they come: its ``terminator`` is empty.
 
     It has no loop of its own: the port reads, reopens and reports. What is for other units, or for all of them, is
     left alone; half a frame is forgotten when the line falls silent.

@@ -6,72 +6,34 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum, IntFlag
 
 import structlog
 
 from station.errors import GateError
 from station.health import Health
+from station.modbus_map import (
+    ALL_CONTROL,
+    CODES,
+    MIRROR,
+    VERSION,
+    WRITABLE,
+    Control,
+    Faults,
+    Refused,
+    Status,
+    Table,
+    bits_of,
+    board_serial_of,
+)
 from station.types import Answer, Beat, Stop, Verdict
 
 log = structlog.get_logger(__name__)
 
-VERSION = 1  # of the register map in docs/modbus.md: it changes when a register changes its meaning
 TURN_S = 0.25
 SILENT_S = 5.0  # a PLC polls many times a second; one that has not for so long is not there
 FAULT = "modbus_silent"
 
-SERIAL_WORDS = 16
-WRITABLE = 3 + SERIAL_WORDS  # holding registers: control, number (two), board serial
-MIRROR = 100  # holding registers from here on repeat the input registers, for a master that reads no others
-CODES = {Verdict.PASS: 1, Verdict.FAIL: 2, Verdict.UNKNOWN: 3}
-
-
-class Table(Enum):
-    """The four kinds of addresses that Modbus knows."""
-
-    COILS = "coils"
-    DISCRETE_INPUTS = "discrete inputs"
-    HOLDING_REGISTERS = "holding registers"
-    INPUT_REGISTERS = "input registers"
-
-
-class Refused(Enum):
-    """Why a request is not carried out; the values are Modbus's exception codes."""
-
-    ADDRESS = 2
-    VALUE = 3
-
-
-class Control(IntFlag):
-    """Holding register 0, and the coils: what the PLC says. Each counts when it rises."""
-
-    TRIGGER = 1
-    RESULT_ACK = 2
-    CLEAR = 4
-
-
-class Status(IntFlag):
-    """Input register 0, and the discrete inputs from 0 on. PASS and REJECT are never on together."""
-
-    READY = 1
-    TRIGGER_ACK = 2
-    BUSY = 4
-    RESULT_VALID = 8
-    PASS = 16
-    REJECT = 32
-
-
-class Faults(IntFlag):
-    """Input register 1, and the discrete inputs from 16 on. MISSED and OVERRUN stay until CLEAR rises."""
-
-    NOT_WORKING = 1
-    STOPPED = 2
-    MISSED = 4
-    OVERRUN = 8
-
-
-ALL_CONTROL = Control.TRIGGER | Control.RESULT_ACK | Control.CLEAR
+ACKNOWLEDGED = "acknowledged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +170,9 @@ class ModbusUnit:
             control, status = self._written[0], self._status()
             match table:
                 case Table.COILS:
-                    known, first = _bits(control, ALL_CONTROL.bit_length()), 0
+                    known, first = bits_of(control, ALL_CONTROL.bit_length()), 0
                 case Table.DISCRETE_INPUTS:
-                    known, first = _bits(status[0] | status[1] << 16, 32), 0
+                    known, first = bits_of(status[0] | status[1] << 16, 32), 0
                 case Table.INPUT_REGISTERS:
                     known, first = status, 0
                 case Table.HOLDING_REGISTERS:
@@ -243,7 +205,7 @@ class ModbusUnit:
             self._written[address : address + len(values)] = values
             rose = control & ~before
             if rose & Control.RESULT_ACK:
-                self._end("acknowledged")
+                self._end(ACKNOWLEDGED)
             if rose & Control.CLEAR:
                 self._latched = Faults(0)
             board = self._asked(at_s) if rose & Control.TRIGGER else None
@@ -255,7 +217,7 @@ class ModbusUnit:
         """TRIGGER rose: what stands is of the board before, and what was written is of this one, once."""
         self._replace("the next board was triggered")
         board = _Board(
-            (self._written[1] << 16 | self._written[2]) or None, _board_serial(self._written[3:WRITABLE]), at_s
+            (self._written[1] << 16 | self._written[2]) or None, board_serial_of(self._written[3:WRITABLE]), at_s
         )
         self._forget_board()
         if self._ended is not None:
@@ -299,7 +261,7 @@ class ModbusUnit:
                 self._replace(f"no acknowledgement within {self._times.ack_s * 1e3:g} ms ([modbus] ack_ms)")
             elif self._result is result:
                 self._changed.wait(min(deadline_s, result.until_s) - now_s)
-        if self._gone != "acknowledged":
+        if self._gone != ACKNOWLEDGED:
             raise GateError(f"the PLC did not acknowledge the result, which was taken back: {self._gone}")
 
     def _replace(self, why: str) -> None:
@@ -318,7 +280,9 @@ class ModbusUnit:
             self._changed.notify_all()
 
     def _go_safe(self, why: str) -> None:
-        self._end(f"the gate went safe ({why})")
+        """A PASS is taken back; a REJECT may stand, since it is what safe means."""
+        if self._result is not None and self._result.verdict is Verdict.PASS:
+            self._end(f"the gate went safe ({why})")
         if self._safe is None:
             log.warning("gate is safe", reason=why)
         self._safe = why
@@ -348,19 +312,6 @@ def _number_of(answer: Answer) -> int:
     """0 where it has none, or one that does not fit: no PLC takes that for its board's."""
     number = None if answer.trigger is None else answer.trigger.number
     return number if number is not None and 0 <= number < 1 << 32 else 0
-
-
-def _board_serial(words: Sequence[int]) -> str | None:
-    """ASCII, two characters a register, the first in the high byte, up to the first NUL. None: there is none."""
-    raw = b"".join(word.to_bytes(2, "big") for word in words).split(b"\0")[0].strip()
-    if not all(0x20 <= one <= 0x7E for one in raw):
-        log.warning("modbus board serial not readable", bytes=raw.hex())
-        return None
-    return raw.decode("ascii") or None
-
-
-def _bits(value: int, count: int) -> list[int]:
-    return [value >> place & 1 for place in range(count)]
 
 
 def _silent() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from station import __version__
-from station.config import Settings
+from station.config import Settings, load_trust
 from station.detectors.backends import Places, open_network
 from station.detectors.reference import Reference
 from station.detectors.store import ModelFile, ModelStore, find_model
@@ -23,7 +23,7 @@ from station.memory import give_back
 from station.mqtt import MqttLink, OnCommand
 from station.mqtt_options import LinkOptions, Tls
 from station.sections import MB, FolderSection
-from station.types import Box, Recipe, Region
+from station.types import Box, Recipe, Region, TrustLimits
 
 CREDENTIAL = "mqtt-password"  # the name in the unit's LoadCredential
 
@@ -77,8 +77,20 @@ def lowest_threshold(settings: Settings) -> float:
 
 def build_reference(settings: Settings) -> Reference | None:
     """The recipe's template; None where it has none. Raises ConfigError that says what to do."""
-    wanted = settings.recipe
-    return None if wanted.template is None else Reference.read(wanted.template, limit=wanted.registration_limit)
+    wanted, trust = settings.recipe, build_trust(settings)
+    if wanted.template is None:
+        return None
+    max_shift_px = None if trust is None else trust.max_shift_px
+    return Reference.read(wanted.template, limit=wanted.registration_limit, max_shift_px=max_shift_px)
+
+
+def build_trust(settings: Settings) -> TrustLimits | None:
+    """What good pictures taught; None: nothing was learned. Raises ConfigError."""
+    wanted = settings.recipe.trust
+    if wanted is None:
+        return None
+    file = load_trust(wanted)
+    return TrustLimits(**{name: getattr(file, name) for name in TrustLimits.__slots__})
 
 
 def build_recipe(settings: Settings) -> Recipe:
@@ -93,6 +105,7 @@ def build_recipe(settings: Settings) -> Recipe:
         template_sha256=None if reference is None else reference.sha256,
         registration_limit=None if reference is None else wanted.registration_limit,
         min_contrast=wanted.min_contrast,
+        trust=build_trust(settings),
     )
 
 
@@ -115,6 +128,8 @@ def recipe_sha256(recipe: Recipe) -> str:
     }
     if recipe.template_sha256 is not None:
         limits |= {"template": recipe.template_sha256, "registration_limit": recipe.registration_limit}
+    if recipe.trust is not None:
+        limits |= {"trust": {name: getattr(recipe.trust, name) for name in TrustLimits.__slots__}}
     return hashlib.sha256(to_bytes(limits)).hexdigest()
 
 

@@ -122,6 +122,18 @@ class ChallengeTable(Section):
         return tuple((int(one[:2]), int(one[3:])) for one in self.at)
 
 
+class TrustFile(Section):
+    """What ``station trust learn`` writes."""
+
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    min_brightness: float = Field(ge=0, le=255)
+    max_brightness: float = Field(ge=0, le=255)
+    min_contrast: float = Field(ge=0, le=255)
+    min_sharpness: float = Field(ge=0)
+    max_shift_px: float | None = Field(None, gt=0)
+
+
 class RecipeSection(Section):
     name: str = "default"
     threshold: Share = 0.5
@@ -133,6 +145,7 @@ class RecipeSection(Section):
     min_contrast: float = Field(12.0, ge=0, le=255)
     serial_pattern: str = ""
     challenge: ChallengeTable | None = None
+    trust: Path | None = None
 
     @field_validator("serial_pattern")
     @classmethod

@@ -14,7 +14,7 @@ import serial
 import structlog
 
 from station.errors import GateError, PortError
-from station.framing import Counts, Lines
+from station.framing import Chunks, Counts, Lines
 from station.types import Beat, Stop
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,8 @@ TROUBLE = (serial.SerialException, OSError, termios.error)  # pyserial lets the 
 class SerialOptions:
     """
     Which port, and how it talks. *port*: best by its lasting name, ``/dev/serial/by-id/…``; ``socket://HOST:PORT`` is a
-    network converter, which has no login. *terminator* ends each line, in both directions.
+    network converter, which has no login. *terminator* ends each line, in both directions; empty: there are no lines,
+    and who listens gets the bytes as they come.
     """
 
     port: str
@@ -63,7 +64,9 @@ class SerialPort:
         self._beat = beat
         self._monotonic = monotonic
         self._listeners: list[_Listener] = []
-        self._lines = Lines(options.terminator.encode(), max_bytes=options.max_line_bytes)
+        self._lines: Lines | Chunks = (
+            Lines(options.terminator.encode(), max_bytes=options.max_line_bytes) if options.terminator else Chunks()
+        )
         self._lock = threading.Lock()  # over the open port: a write never meets a close
         self._port: serial.SerialBase | None = None
 

@@ -128,6 +128,24 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustLimits:
+    """
+    What the pictures of good boards taught (``station trust learn``): a picture beyond it is not judged.
+
+    Brightness and contrast in grey levels (0..255), sharpness as ``trust.Look`` has it. *max_shift_px*: how far a board
+    may lie off its template, None where there was none.
+    """
+
+    width: int
+    height: int
+    min_brightness: float
+    max_brightness: float
+    min_contrast: float
+    min_sharpness: float
+    max_shift_px: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """
     The limits of one product.
@@ -135,7 +153,7 @@ class Recipe:
     *default_threshold* and *thresholds* (by label): a defect at or above its label's threshold fails the board.
     *min_area_px*: smaller boxes are suppressed. *ignore*: boxes whose centre lies in a region are suppressed.
     *template_sha256* (hex): of the defect-free board that this one is compared with, and *registration_limit*: how well
-    it must fit; both None where there is none.
+    it must fit; both None where there is none. *trust*: what a picture must look like; None: it was never learned.
     """
 
     name: str
@@ -146,6 +164,7 @@ class Recipe:
     template_sha256: str | None = None
     registration_limit: float | None = None
     min_contrast: float = 12.0
+    trust: TrustLimits | None = None
 
     def threshold(self, label: str) -> float:
         return self.thresholds.get(label, self.default_threshold)

@@ -38,7 +38,19 @@ FORBIDDEN = ("torch", "ultralytics", "torchvision")  # the lean path has no torc
 CHILD = "detectors.pt_child"  # a program of its own, which nobody imports: it may run ultralytics, and strangers' code
 
 # They wire, and may import anything below.
-TOP = {"cli", "cli_model", "cli_options", "app", "parts", "line_side", "benches", "model_choice", "judge", "__main__", "commands"}
+TOP = {
+    "cli",
+    "cli_model",
+    "cli_options",
+    "app",
+    "parts",
+    "line_side",
+    "benches",
+    "model_choice",
+    "judge",
+    "__main__",
+    "commands",
+}
 PURE = {
     "decide",
     "events",

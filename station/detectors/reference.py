@@ -57,10 +57,13 @@ class Reference:
     A product's defect-free template. ``register`` is called from one thread at a time.
 
     *template*: height x width uint8 grey. *sha256* (hex) is of the file it came from. *limit*: the least ``quality``
-    with which a board is still taken for one of this product.
+    with which a board is still taken for one of this product. *max_shift_px*: how far a board may lie off it.
     """
 
-    def __init__(self, template: Grey, *, name: str, sha256: str, limit: float = LIMIT) -> None:
+    def __init__(
+        self, template: Grey, *, name: str, sha256: str, limit: float = LIMIT, max_shift_px: float | None = None
+    ) -> None:
+        self.max_shift_px = max_shift_px
         self.template = template
         self.name = name
         self.sha256 = sha256
@@ -68,7 +71,7 @@ class Reference:
         self._scales = tuple(_scales(template))
 
     @classmethod
-    def read(cls, path: Path, *, limit: float = LIMIT) -> Reference:
+    def read(cls, path: Path, *, limit: float = LIMIT, max_shift_px: float | None = None) -> Reference:
         """Reads the picture at *path*, decoded as a board's is. Raises ConfigError that says what to do."""
         where = f"[recipe] template = {path}"
         try:
@@ -87,7 +90,8 @@ class Reference:
         template = grey(image)
         if float(template.std()) < FLAT:
             raise ConfigError(f"{where}: all of one colour: give the picture of a defect-free board")
-        return cls(template, name=path.stem, sha256=hashlib.sha256(data).hexdigest(), limit=limit)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return cls(template, name=path.stem, sha256=sha256, limit=limit, max_shift_px=max_shift_px)
 
     @property
     def description(self) -> str:
