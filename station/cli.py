@@ -12,6 +12,7 @@ import typer
 from station import __version__
 from station.cli_model import model
 from station.cli_options import ConfigOption, JsonOption, SetOption, settings_of
+from station.cli_trust import trust
 from station.errors import ConfigError, ModelError, StationError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
 ledger = typer.Typer(help="What was inspected, and what is owed to the broker.", no_args_is_help=True)
 app.add_typer(ledger, name="ledger")
 app.add_typer(model, name="model")
+app.add_typer(trust, name="trust")
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ from station.sources.serial_trigger import SerialTriggers, dialect_of
 from station.sources.triggered import TriggeredSource
 from station.trigger_journal import NAME, TriggerJournal, open_journal
 from station.triggers import Triggers
-from station.types import Gate, Source, Stop
+from station.types import Beat, Gate, Source, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +132,7 @@ class _Side:
         return LineSide(source, where, gate, {name: self._loops[name] for name in order}, triggers, journal, inbox)
 
     def camera(self, wanted: CameraSection) -> Camera:
-        options = CameraOptions(**{name: getattr(wanted, name) for name in CameraOptions.__slots__})
-
-        def login() -> tuple[str, str] | None:
-            if not wanted.username:
-                return None
-            try:
-                return wanted.username, read_password(wanted.password_file) or ""
-            except OSError as error:
-                raise CameraError(f"[source] password_file cannot be read: {error.strerror}") from None
-
-        camera = Camera(options, health=self._health, login=login, worked=partial(self._worked, "camera"))
+        camera = make_camera(wanted, health=self._health, worked=partial(self._worked, "camera"))
         self._loops["camera"] = Loop(camera.run)
         return camera
 
@@ -250,8 +240,7 @@ class _Side:
         return self._port
 
     def _open(self, name: str, wanted: SerialPortSection) -> SerialPort:
-        options = SerialOptions(**{key: getattr(wanted, key) for key in SerialOptions.__slots__})
-        port = SerialPort(options, name=name, beat=self._moves)
+        port = make_port(wanted, name=name, beat=self._moves)
         self._loops[name] = Loop(port.run)
         return port
 
@@ -266,6 +255,25 @@ class _Side:
         if stalled:
             return f"stalled: {', '.join(stalled)}"
         return next((f"{what}: {why}" for what, why in self._health.not_ready().items()), None)
+
+
+def make_camera(wanted: CameraSection, *, health: Health, worked: Callable[[], None]) -> Camera:
+    options = CameraOptions(**{name: getattr(wanted, name) for name in CameraOptions.__slots__})
+
+    def login() -> tuple[str, str] | None:
+        if not wanted.username:
+            return None
+        try:
+            return wanted.username, read_password(wanted.password_file) or ""
+        except OSError as error:
+            raise CameraError(f"[source] password_file cannot be read: {error.strerror}") from None
+
+    return Camera(options, health=health, login=login, worked=worked)
+
+
+def make_port(wanted: SerialPortSection, *, name: str, beat: Beat) -> SerialPort:
+    options = SerialOptions(**{key: getattr(wanted, key) for key in SerialOptions.__slots__})
+    return SerialPort(options, name=name, beat=beat)
 
 
 def build_folder(wanted: FolderSection, *, ledger: SqliteLedger, on_backlog: Callable[[int], None]) -> FolderSource:

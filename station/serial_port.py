@@ -113,6 +113,10 @@ class SerialPort:
                 self._port = None
                 close(port)
 
+    def probe(self) -> None:
+        """Opens the port and closes it again: can it be had? Raises PortError."""
+        close(self._open())
+
     def _read(self, port: serial.SerialBase) -> None:
         data = port.read(1)  # waits in select
         if not data:

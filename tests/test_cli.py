@@ -16,6 +16,7 @@ import pytest
 
 from station import __version__
 from tests.daemon import BLACK_PASSES, PATIENCE_S, Daemon, Subscriber, drop, encoded, lasting_broker, picture
+from tests.plc import Plc
 from tests.rude_broker import Manners, RudeBroker
 from tests.waiting import until
 
@@ -135,6 +136,33 @@ def test_check_looks_at_the_disk_before_the_first_start_too(station: Daemon) -> 
     assert not station.data_dir.exists()
     assert done.returncode == 2
     assert re.search(r"^FAIL  disk: \d+ MB free, 1e\+09 MB needed", done.stdout, re.MULTILINE)
+
+
+def test_check_takes_a_picture_and_opens_the_ports(station: Daemon, tmp_path: Path) -> None:
+    board = tmp_path / "camera" / "0.png"
+    board.parent.mkdir()
+    board.write_bytes(encoded(picture(1)))
+    camera = {"kind": "camera", "device": str(board.parent), "path": None, "scan_s": None}
+    with Plc(tmp_path) as plc:
+        station.configure(
+            {
+                "source": camera,
+                "gate": {"kind": "serial"},
+                "serial": {"port": str(plc.port)},
+                "trigger": {"kind": "serial"},
+            }
+        )
+        done = station.call("check")
+        assert done.returncode == 0, done.stdout
+        assert re.search(
+            r"^ok    camera: .* 64x64, brightness \d+, contrast \d+, sharpness ", done.stdout, re.MULTILINE
+        )
+        assert re.search(rf"^ok    serial: {plc.port} can be opened", done.stdout, re.MULTILINE)
+    station.configure({"source": {"device": "/dev/video-away"}, "serial": {"port": "/dev/serial-away"}})
+    done = station.call("check")
+    assert done.returncode == 0, "both are waited for"
+    assert re.search(r"^warn  camera: camera /dev/video-away: ", done.stdout, re.MULTILINE)
+    assert re.search(r"^warn  serial: the serial port /dev/serial-away is not there", done.stdout, re.MULTILINE)
 
 
 def test_check_leaves_nothing_behind(station: Daemon) -> None:

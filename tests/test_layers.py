@@ -31,8 +31,8 @@ HOMES = {
     "uvicorn": {"web"},
     "prometheus_client": {"metrics", "web"},
     "watchdog": {"sources"},
-    "typer": {"cli", "cli_model", "cli_options"},
-    "rich": {"cli", "cli_model", "commands"},
+    "typer": {"cli", "cli_model", "cli_options", "cli_trust"},
+    "rich": {"cli", "cli_model", "cli_trust", "commands"},
 }
 FORBIDDEN = ("torch", "ultralytics", "torchvision")  # the lean path has no torch
 CHILD = "detectors.pt_child"  # a program of its own, which nobody imports: it may run ultralytics, and strangers' code
@@ -42,6 +42,7 @@ TOP = {
     "cli",
     "cli_model",
     "cli_options",
+    "cli_trust",
     "app",
     "parts",
     "line_side",

@@ -7,30 +7,22 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from station.commands.check_line import camera, ports
+from station.commands.finding import Finding
 from station.config import Settings
 from station.disk import free_bytes
 from station.errors import ConfigError, LedgerError, LinkError, ModelError, RefusedError
 from station.judge import build_judge
 from station.ledger_file import examine
 from station.mqtt_probe import probe
-from station.parts import build_reference, check_apart, check_labels, link_options
+from station.parts import build_reference, build_trust, check_apart, check_labels, link_options
 from station.sections import MB, FolderSection
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One part: does it work, must it be mended before the station can inspect, and what was seen."""
-
-    part: str
-    works: bool
-    seen: str
-    needed: bool = True
 
 
 def check(settings: Settings) -> bool:
@@ -42,7 +34,7 @@ def check(settings: Settings) -> bool:
             console.print(f"  {key} = {_shown(value)}", markup=False)
     console.print()
     able = True
-    for look in (_template, _model, _source, _data_dir, _ledger, _files, _broker, _http, _serial):
+    for look in (_template, _trust, _model, _source, camera, ports, _data_dir, _ledger, _files, _broker, _http):
         for finding in look(settings):
             mark, style = (
                 ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
@@ -53,13 +45,25 @@ def check(settings: Settings) -> bool:
 
 
 def _template(settings: Settings) -> Iterator[Finding]:
-    try:
-        reference = build_reference(settings)
-    except ConfigError as error:
-        yield Finding("template", works=False, seen=str(error))
-        return
-    if reference is not None:
-        yield Finding("template", works=True, seen=reference.description)
+    for part, own in _recipes(settings):
+        try:
+            reference = build_reference(own)
+        except ConfigError as error:
+            yield Finding(f"template{part}", works=False, seen=str(error))
+            continue
+        if reference is not None:
+            yield Finding(f"template{part}", works=True, seen=reference.description)
+
+
+def _trust(settings: Settings) -> Iterator[Finding]:
+    for part, own in _recipes(settings):
+        with suppress(ConfigError):  # the template has said it
+            limits = build_trust(own)
+            if limits is not None:
+                seen = f"{own.recipe.trust}: {limits.width}x{limits.height}"
+                if limits.max_shift_px is not None and own.recipe.template is None:
+                    seen += "; max_shift_px is not looked at without [recipe] template"
+                yield Finding(f"trust{part}", works=True, seen=seen)
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
@@ -71,10 +75,25 @@ def _model(settings: Settings) -> Iterator[Finding]:
         return
     loaded_s = time.perf_counter() - began_s
     yield Finding("model", works=True, seen=f"{detector.description}, ready in {loaded_s:.2f} s")
+    for part, own in _recipes(settings):
+        trouble = _labels_trouble(own, detector.labels)
+        if trouble is not None:
+            yield Finding(f"recipe{part}", works=False, seen=trouble)
+
+
+def _labels_trouble(settings: Settings, labels: tuple[str, ...]) -> str | None:
     try:
-        check_labels(settings, detector.labels)
+        check_labels(settings, labels)
     except ConfigError as error:
-        yield Finding("recipe", works=False, seen=str(error))
+        return str(error)
+    return None
+
+
+def _recipes(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """Each recipe's own settings, and how its findings are told apart."""
+    yield "", settings
+    for name in settings.recipes:
+        yield f" of [recipes.{name}]", settings.of_recipe(name)
 
 
 def _source(settings: Settings) -> Iterator[Finding]:
@@ -151,10 +170,6 @@ def _http(settings: Settings) -> Iterator[Finding]:
     if trouble is not None:
         seen += ": another station that runs, or another program, has it ([http] port)"
     yield Finding("http", works=trouble is None, needed=False, seen=seen)
-
-
-def _serial(settings: Settings) -> Iterator[Finding]:
-    yield Finding("serial", works=True, seen=f'not used ([gate] kind = "{settings.gate.kind}")')
 
 
 def _folder(part: str, path: Path, *, needs_write: bool) -> Finding:

@@ -51,6 +51,10 @@ class Registered:
     rotation_deg: float = 0.0
     scale: float = 1.0
 
+    @property
+    def shift_px(self) -> float:
+        return math.hypot(self.dx_px, self.dy_px)
+
 
 class Reference:
     """
@@ -104,7 +108,8 @@ class Reference:
         Lays the template over *image* (H x W x 3 uint8 BGR, as large as the template).
 
         By whole pixels, and by rotation and scale where that does not suffice. Raises DetectorError with the figure
-        when the two do not fit: another product, a board that is mirrored or turned, a blank picture, another size.
+        when the two do not fit: another product, a board that is mirrored or turned, a blank picture, another size; and
+        when it lies further off than *max_shift_px*.
         A layout that is its own mirror image cannot be told from it.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -129,6 +134,11 @@ class Reference:
             raise DetectorError(
                 f"the board does not fit its template: correlation {found.quality:.2f} < {self._limit:.2f} "
                 "(another product, turned, mirrored, or out of place?)"
+            )
+        if self.max_shift_px is not None and found.shift_px > self.max_shift_px:
+            raise DetectorError(
+                f"shifted: the board lies {found.shift_px:.1f} px off its template, more than {self.max_shift_px:g} "
+                "(max_shift_px of the trust limits): has the camera or the fixture moved?"
             )
         return found
 

@@ -28,6 +28,9 @@ class Registered(Protocol):
 class Reference(Protocol):
     """A product's defect-free template. Raises DetectorError for a picture that it cannot be laid over."""
 
+    @property
+    def max_shift_px(self) -> float | None: ...
+
     def register(self, image: Image) -> Registered: ...
 
 
@@ -49,8 +52,8 @@ class NetworkDetector:
 
     Boxes are in pixels of the original image, clipped to it, best first; what lies wholly beside the image is dropped.
     *tiling* None: any picture is scaled to fit; else what is larger than the network's input is cut into tiles.
-    *reference* is for networks that compare (``paired``). Raises ModelError at construction for a network that is no
-    detector of ours, with what to do about it.
+    *reference* is for networks that compare (``paired``), and for any where a board may lie only so far off it.
+    Raises ModelError at construction for a network that is no detector of ours, with what to do about it.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class NetworkDetector:
             if self.paired:
                 self.detect_beside(image, image[..., 0])
             else:
-                self.detect(image)
+                self._judge_plain(image)
         except DetectorError as error:
             raise ModelError(f"{self._network.path}: the model fails on a plain grey picture: {error}") from None
 
@@ -137,7 +140,9 @@ class NetworkDetector:
             if self._reference is None:
                 raise DetectorError(needs_template(self.model.name))
             return self.detect_beside(image, self._reference.register(image).template)
-        return self._judge(image, lambda box, window, at: box.fill(window.of(image), at=at))
+        if self._reference is not None and self._reference.max_shift_px is not None:
+            self._reference.register(image)  # it compares nothing, but a board out of place is not to be judged
+        return self._judge_plain(image)
 
     def detect_beside(self, image: Image, template: Grey) -> list[Defect]:
         """As ``detect``, for a network that compares: with *template*, H x W uint8, in the frame of *image*."""
@@ -153,6 +158,9 @@ class NetworkDetector:
         return self._judge(
             image, lambda box, window, at: box.fill_planes([window.of(plane) for plane in planes], at=at)
         )
+
+    def _judge_plain(self, image: Image) -> list[Defect]:
+        return self._judge(image, lambda box, window, at: box.fill(window.of(image), at=at))
 
     def _judge(self, image: Image, fill: Fill) -> list[Defect]:
         windows = self._cut(image.shape[0], image.shape[1])
