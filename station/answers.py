@@ -60,6 +60,8 @@ class Answers:
         self._changed = threading.Condition()
         self._expected: dict[str, _Expected] = {}  # in the order of arrival
         self._showing = threading.Lock()  # taken before _changed, never the other way round
+        self._telling = threading.Lock()  # so that the last word on busy is the true one
+        self._told_busy = False
 
     @property
     def open(self) -> int:
@@ -71,6 +73,7 @@ class Answers:
         with self._changed:
             self._expected[trigger.id] = _Expected(trigger, reply, trigger.at_s + self._answer_s)
             self._changed.notify()
+        self._tell_busy()
 
     def show(self, answer: Answer) -> None:
         """Gives *answer*. Raises GateLateError when its trigger has one already, GateError as the gate does."""
@@ -85,8 +88,7 @@ class Answers:
             self._give(expected, answer)
 
     def busy(self, busy: bool) -> None:
-        if self._gate is not None:
-            self._gate.busy(busy)
+        """Not by the line's word: here it is busy from a trigger to its answer."""
 
     def safe(self, why: str) -> None:
         if self._gate is not None:
@@ -130,9 +132,17 @@ class Answers:
             if self._gate is not None:
                 self._gate.show(answer)
         finally:
+            self._tell_busy()
             if expected.reply is not None:
                 expected.reply(answer)
             try:
                 self._journal.answered(answer.event_id, answer.verdict)
             except LedgerError as error:
                 log.error("answer not journalled", event_id=answer.event_id, error=str(error))
+
+    def _tell_busy(self) -> None:
+        with self._telling:
+            busy = bool(self._expected)
+            if self._gate is not None and busy != self._told_busy:
+                self._told_busy = busy
+                self._gate.busy(busy)

@@ -115,6 +115,8 @@ def run_line(
                 frame = next(frames)
             except StopIteration:
                 return  # asked to stop; a source that ends by itself is a failure, and the supervisor takes it for one
+            if frame is not None and gate is not None:
+                gate.busy(True)
             bench = None if frame is None else choose(frame)  # once a board: a recipe never changes within one
             inspection = None if frame is None or bench is None else inspect(frame, bench)
             if sealing is not None:
@@ -189,6 +191,8 @@ def answer(inspection: Inspection, station: str, *, gate: Gate | None, ledger: L
     except GateError as error:
         log.error("gate did not take the result", event_id=frame.id, error=str(error))
         return inspection, entry, GATE_FAILED
+    finally:
+        gate.busy(False)
     return inspection, entry, GATE_SHOWN
 
 

@@ -107,6 +107,20 @@ def test_at_the_deadline_the_line_hears_unknown_and_the_later_verdict_is_not_sho
     assert desk.late == 1
 
 
+def test_the_gate_is_busy_from_the_first_trigger_until_the_last_answer() -> None:
+    desk = Desk()
+    first, second = desk.expect(1), desk.expect(2)
+    desk.answers.busy(False)
+    desk.answers.show(judged(first))
+    assert desk.gate.told == ["busy"]
+    desk.answers.show(judged(second))
+    assert desk.gate.told == ["busy", "ready"]
+    broken = Desk(FakeGate(broken=GateError("away")))
+    with pytest.raises(GateError):
+        broken.answers.show(judged(broken.expect(1)))
+    assert broken.gate.told == ["busy", "ready"], "a result that was lost keeps nobody waiting"
+
+
 def test_before_the_deadline_nobody_answers_in_the_lines_place() -> None:
     desk = Desk()
     desk.expect(1)

@@ -130,6 +130,14 @@ def test_each_board_is_recorded_once_and_the_idle_line_goes_on_beating() -> None
     assert source.closed == 1
 
 
+def test_the_gate_is_busy_while_a_board_is_inspected() -> None:
+    gate = FakeGate()
+    run = Run(FakeSource([frame(1), frame(2)]), FakeLedger(), gate=gate)
+    until(lambda: len(run.inspected) == 2)
+    run.end()
+    assert gate.told == ["busy", "ready"] * 2
+
+
 def test_the_verdict_is_on_disk_before_the_gate_shows_it_and_the_event_waits_for_both() -> None:
     ledger = FakeLedger()
     commits_when_shown: list[list[str]] = []

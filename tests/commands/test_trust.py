@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -87,12 +88,12 @@ def test_the_good_pictures_pass_by_their_own_limits(settings: Settings) -> None:
         assert judged(settings, one(number))[0] is Verdict.PASS
 
 
-SPOILT = {
+SPOILT: dict[str, Callable[[Image], Image]] = {
     "wrong size": lambda image: image[:600],
     "too dark": lambda image: (image * 0.3).astype(np.uint8),
     "too bright": lambda image: np.clip(image.astype(np.int16) + 70, 0, 255).astype(np.uint8),
     "too flat": lambda image: (image * 0.2 + 130).astype(np.uint8),
-    "out of focus": lambda image: cv2.GaussianBlur(image, (0, 0), 1.5),
+    "out of focus": lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 1.5), np.uint8),
     "shifted": lambda _image: one(0, right_px=12),
 }
 

@@ -247,6 +247,8 @@ def test_an_rt_detr_sees_a_picture_stretched_as_in_its_training(detector: Open, 
 class Still:
     """A reference whose template lies where the board does."""
 
+    max_shift_px = None
+
     def __init__(self, template: Grey) -> None:
         self.template = template
         self.asked = 0
