@@ -152,3 +152,12 @@ ensure_cv2() {
 ensure_mosquitto() {
   ensure_command mosquitto mosquitto "$1 against a real MQTT broker"
 }
+
+# ensure_rtsp: an RTSP camera to test with. Without it those tests are skipped, except in CI, where they fail.
+ensure_rtsp() {
+  local look="import gi; gi.require_version('GstRtspServer', '1.0')"
+  /usr/bin/python3 -c "$look" 2>/dev/null && return
+  apt_install "the tests of network cameras need an RTSP server" python3-gi gir1.2-gst-rtsp-server-1.0 \
+    gstreamer1.0-plugins-base gstreamer1.0-plugins-good && return
+  say "without Debian's gir1.2-gst-rtsp-server-1.0 the tests of RTSP cameras are skipped"
+}

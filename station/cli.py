@@ -101,6 +101,27 @@ def check(config: ConfigOption = None, overrides: SetOption = None) -> None:
 
 
 @app.command()
+def capture(
+    file: Annotated[Path, typer.Argument(metavar="FILE.png", help="Where it goes; it must not be there yet.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """
+    Takes one picture with the configured camera.
+
+    For a template, or for station trust learn. A station that runs has the camera: stop it first.
+
+    Example: station capture good-1.png -c configs/camera-usb.toml
+
+    Exit: 0 it is written, 1 the camera gave none, 2 configuration.
+    """
+    from station.commands.capture import capture as take
+
+    shot = take(settings_of(config, overrides), file)
+    print(f"{file}: {shot.image.shape[1]} x {shot.image.shape[0]} pixels")
+
+
+@app.command()
 def inspect(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of pictures.")],
     config: ConfigOption = None,

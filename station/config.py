@@ -25,7 +25,11 @@ from station.line_sections import (
     FreeTrigger,
     GateSection,
     LineScanner,
+    ModbusGateSection,
+    ModbusKind,
+    ModbusTrigger,
     OffGate,
+    OffModbus,
     OffScanner,
     OffTower,
     ScannerSection,
@@ -79,6 +83,7 @@ class Settings(BaseSettings):
     recipe: RecipeSection = RecipeSection()
     recipes: dict[str, RecipeSection] = {}
     gate: GateSection = OffGate()
+    modbus: ModbusKind = OffModbus()
     tower: TowerSection = OffTower()
     mqtt: MqttSection = MqttSection()
     http: HttpSection = HttpSection()
@@ -123,12 +128,22 @@ class Settings(BaseSettings):
         for key, section in (("trigger", self.trigger), ("gate", self.gate), ("scanner", self.scanner)):
             if isinstance(section, SerialTrigger | SerialGateSection | LineScanner) and not self.serial.port:
                 raise ValueError(f'{key}.kind = "{section.kind}" needs serial.port: the port to the PLC')
+            if isinstance(section, ModbusTrigger | ModbusGateSection) and self.modbus.kind == "off":
+                raise ValueError(f'{key}.kind = "modbus" needs modbus.kind = "tcp" or "rtu"')
+        if self.gate.kind != "modbus" and "modbus" in {
+            self.trigger.kind,
+            "modbus" if self.modbus.kind != "off" else "",
+        }:
+            raise ValueError('modbus: its answers stand in the registers: set gate.kind = "modbus" too')
         if self.scanner.kind != "off" and not asked:
             raise ValueError(f'scanner.kind = "{self.scanner.kind}" needs a trigger that its codes belong to')
         match self.gate, self.trigger:
             case SerialGateSection() as gate, AskedTrigger() as trigger if gate.ack_text:
                 if gate.ack_ms >= trigger.answer_ms:
                     raise ValueError("gate.ack_ms must be below trigger.answer_ms: acknowledging is a part of it")
+            case ModbusGateSection(), AskedTrigger() as trigger if not isinstance(self.modbus, OffModbus):
+                if self.modbus.ack_ms >= trigger.answer_ms:
+                    raise ValueError("modbus.ack_ms must be below trigger.answer_ms: acknowledging is a part of it")
         return self
 
     def of_recipe(self, name: str) -> Settings:

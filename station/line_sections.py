@@ -76,7 +76,11 @@ class HttpTrigger(AskedTrigger):
     kind: Literal["http"] = "http"
 
 
-TriggerSection = FreeTrigger | IntervalTrigger | SerialTrigger | MqttTrigger | HttpTrigger
+class ModbusTrigger(AskedTrigger):
+    kind: Literal["modbus"] = "modbus"
+
+
+TriggerSection = FreeTrigger | IntervalTrigger | SerialTrigger | MqttTrigger | HttpTrigger | ModbusTrigger
 
 
 class SerialPortSection(Section):
@@ -198,7 +202,45 @@ class RelayGateSection(SerialPortSection):
         return self
 
 
-GateSection = OffGate | SerialGateSection | RelayGateSection
+class ModbusGateSection(Section):
+    """``[gate] kind = "modbus"``: the answers stand in the registers of ``[modbus]``."""
+
+    kind: Literal["modbus"] = "modbus"
+
+
+GateSection = OffGate | SerialGateSection | RelayGateSection | ModbusGateSection
+
+
+class OffModbus(Section):
+    kind: Literal["off"] = "off"
+
+
+class ModbusSection(Section):
+    """What both ways of Modbus have in common."""
+
+    unit: int = Field(1, ge=1, le=247)
+    heartbeat_s: Seconds = 0.5
+    ack_ms: int = Field(0, ge=0, le=600_000)
+    valid_ms: int = Field(2000, ge=0, le=600_000)
+
+
+class ModbusTcpSection(ModbusSection):
+    kind: Literal["tcp"] = "tcp"
+    host: str = "127.0.0.1"
+    tcp_port: int = Field(5020, ge=1, le=65535)
+
+
+class ModbusRtuSection(ModbusSection):
+    """A serial port of its own: RTU has no lines. The defaults are those of the Modbus specification."""
+
+    kind: Literal["rtu"] = "rtu"
+    port: str = Field(min_length=1)
+    baud: int = Field(19200, ge=50, le=4_000_000)
+    parity: Literal["none", "even", "odd"] = "even"
+    stop_bits: Literal[1, 2] = 1
+
+
+ModbusKind = OffModbus | ModbusTcpSection | ModbusRtuSection
 
 
 class OffTower(Section):

@@ -21,7 +21,12 @@ from station.line_sections import (
     CameraSection,
     FreeTrigger,
     IntervalTrigger,
+    ModbusGateSection,
+    ModbusRtuSection,
+    ModbusTcpSection,
+    ModbusTrigger,
     OffGate,
+    OffModbus,
     OffScanner,
     PatliteTower,
     RelayGateSection,
@@ -31,6 +36,8 @@ from station.line_sections import (
     SerialTrigger,
 )
 from station.metrics import Metrics
+from station.modbus_unit import ModbusUnit
+from station.modbus_unit import Times as UnitTimes
 from station.parts import check_apart, lock_inbox, make_folder, read_password
 from station.sections import MB, FolderSection
 from station.serial_port import SerialOptions, SerialPort
@@ -116,6 +123,7 @@ class _Side:
         self._metrics = metrics
         self._loops: dict[str, Loop] = {}
         self._port: SerialPort | None = None
+        self._asked: Callable[[int | None, str | None, float], object] = lambda _number, _serial, _at_s: None
 
     def built(
         self,
@@ -128,7 +136,9 @@ class _Side:
         inbox: int | None = None,
     ) -> LineSide:
         # Ports last: what is said at the end still needs them.
-        order = sorted(self._loops, key=lambda name: name in {"serial", "scanner", "relay_port", "tower_port"})
+        order = sorted(
+            self._loops, key=lambda name: name in {"serial", "scanner", "relay_port", "tower_port", "modbus"}
+        )
         return LineSide(source, where, gate, {name: self._loops[name] for name in order}, triggers, journal, inbox)
 
     def camera(self, wanted: CameraSection) -> Camera:
@@ -177,6 +187,8 @@ class _Side:
                 )
                 self._loops["gate"] = Loop(relay_gate.run)
                 return relay_gate
+            case ModbusGateSection():
+                return self._modbus_unit()
 
     def triggered(self, camera: Camera, where: str, wanted: AskedTrigger) -> LineSide:
         answer_s = wanted.answer_ms / 1e3
@@ -208,6 +220,8 @@ class _Side:
                 arrived=triggers.arrived,
                 code_for=self._code_for(),
             )
+        if isinstance(wanted, ModbusTrigger):
+            self._asked = triggers.arrived
         self._loops = {"answers": Loop(answers.run), **self._loops}
         source = TriggeredSource(triggers, camera, answer_s=answer_s)
         return self.built(source, where, gate=answers, triggers=triggers, journal=journal)
@@ -232,6 +246,38 @@ class _Side:
             health=self._health,
         )
         return scanner.code_for
+
+    def _modbus_unit(self) -> ModbusUnit:
+        wanted = self._settings.modbus
+        assert not isinstance(wanted, OffModbus)  # noqa: S101  # the settings refuse that
+        try:
+            from station.modbus import ModbusRtu, ModbusTcp  # only where it is used: pymodbus is an extra
+        except ModuleNotFoundError as error:
+            raise ConfigError(f'[modbus] needs an extra ({error}): pip install "station[modbus]"') from None
+        unit = ModbusUnit(
+            UnitTimes(wanted.heartbeat_s, wanted.ack_ms / 1e3, wanted.valid_ms / 1e3),
+            alive=self._trouble,
+            arrived=self._on_asked,
+            beat=self._moves,
+            health=self._health,
+        )
+        self._loops["gate"] = Loop(unit.run)
+        match wanted:
+            case ModbusTcpSection():
+                server = ModbusTcp(unit, host=wanted.host, port=wanted.tcp_port, unit=wanted.unit, beat=self._moves)
+                self._loops["modbus"] = Loop(server.run)
+            case ModbusRtuSection():
+                options = SerialOptions(
+                    wanted.port, wanted.baud, parity=wanted.parity, stop_bits=wanted.stop_bits, terminator=""
+                )
+                port = SerialPort(options, name="modbus", beat=self._moves)
+                self._loops["modbus"] = Loop(port.run)
+                ModbusRtu(unit, port, unit=wanted.unit)
+        return unit
+
+    def _on_asked(self, number: int | None, board_serial: str | None, at_s: float) -> object:
+        """The unit is there before those whom it tells of a trigger."""
+        return self._asked(number, board_serial, at_s)
 
     def _serial(self) -> SerialPort:
         """The PLC's port, which trigger, scanner and gate share."""

@@ -11,18 +11,14 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, cast
 
 import structlog
+from pymodbus.constants import ExcCodes
+from pymodbus.datastore import ModbusServerContext
+from pymodbus.framer import FramerRTU, FramerSocket
+from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
 
-from station.errors import ConfigError, GateError, PortError
+from station.errors import GateError, PortError
 from station.modbus_map import Refused, Table
 from station.types import Beat, Port, Stop
-
-try:
-    from pymodbus.constants import ExcCodes
-    from pymodbus.datastore import ModbusServerContext
-    from pymodbus.framer import FramerRTU, FramerSocket
-    from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
-except ModuleNotFoundError as error:
-    raise ConfigError(f'Modbus needs an extra that is not installed ({error}): pip install "station[modbus]"') from None
 
 log = structlog.get_logger(__name__)
 # A master that sends rubbish would fill the log: it gets its exception code, and we count on its own diagnosis.
@@ -279,4 +275,4 @@ def _why_not(host: str, port: int, error: OSError) -> str:
             what = f"cannot be opened: {host} is no address of this computer (ip address shows them)"
         case _:
             what = f"cannot be opened: {error.strerror or error}"
-    return f"[modbus] host {host}, port {port} {what}"
+    return f"[modbus] host {host}, tcp_port {port} {what}"

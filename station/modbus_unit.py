@@ -197,7 +197,7 @@ class ModbusUnit:
             if table not in {Table.COILS, Table.HOLDING_REGISTERS} or address + len(values) > WRITABLE:
                 return Refused.ADDRESS
             control = values[0] if address == 0 else before
-            if control & ~ALL_CONTROL:
+            if control & ~int(ALL_CONTROL):  # an IntFlag's own inverse knows no other bits
                 return Refused.VALUE
             if before & ~control & Control.TRIGGER:
                 self._forget_board()  # a repeated write may have left it there: it is nobody's any more

@@ -8,6 +8,7 @@ import time
 import uuid
 from datetime import datetime, timezone
 
+from station import log
 from station.health import Health
 from station.modbus import ModbusTcp
 from station.modbus_unit import ModbusUnit, Times
@@ -15,6 +16,7 @@ from station.types import Answer, Trigger, Verdict
 
 
 def main() -> None:
+    log.setup(level="error", format="json")  # to stderr: stdout is for the parent
     asked: list[Trigger] = []
 
     def arrived(number: int | None, board_serial: str | None, at_s: float) -> Trigger:

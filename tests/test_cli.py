@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from station import __version__
@@ -163,6 +164,23 @@ def test_check_takes_a_picture_and_opens_the_ports(station: Daemon, tmp_path: Pa
     assert done.returncode == 0, "both are waited for"
     assert re.search(r"^warn  camera: camera /dev/video-away: ", done.stdout, re.MULTILINE)
     assert re.search(r"^warn  serial: the serial port /dev/serial-away is not there", done.stdout, re.MULTILINE)
+
+
+def test_capture_keeps_what_the_camera_sees_and_never_writes_over_a_file(station: Daemon, tmp_path: Path) -> None:
+    seen, kept = tmp_path / "camera" / "0.png", tmp_path / "kept.png"
+    seen.parent.mkdir()
+    seen.write_bytes(encoded(picture(1)))
+    assert "there is no camera" in station.call("capture", str(kept)).stderr
+    station.configure({"source": {"kind": "camera", "device": str(seen.parent), "path": None, "scan_s": None}})
+    assert station.call("capture", str(kept)).returncode == 0
+    assert (np.asarray(cv2.imread(str(kept))) == picture(1)).all()
+    again = station.call("capture", str(kept))
+    assert (again.returncode, "is there already" in again.stderr) == (2, True)
+    assert "name it .png" in station.call("capture", str(tmp_path / "x.jpg")).stderr
+    assert "cannot be written" in station.call("capture", str(tmp_path / "away" / "x.png")).stderr
+    station.configure({"source": {"device": "/dev/video-away"}})
+    away = station.call("capture", str(tmp_path / "y.png"))
+    assert (away.returncode, "camera /dev/video-away" in away.stderr) == (1, True)
 
 
 def test_check_leaves_nothing_behind(station: Daemon) -> None:

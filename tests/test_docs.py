@@ -56,6 +56,13 @@ def test_every_configuration_in_the_documents_is_accepted(name: Path, tmp_path: 
     assert len(loaded(str(name), tmp_path)) == DOCS[name].count("```toml")
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.toml")), ids=lambda one: one.name)
+def test_every_example_configuration_is_accepted_and_a_camera_is_trusted_only_by_what_was_learned(path: Path) -> None:
+    settings = load(path)
+    assert (settings.source.kind == "camera") == (settings.recipe.trust is not None)
+    assert path.name in ALL
+
+
 def test_the_configurations_in_the_documents_say_what_they_are_for(tmp_path: Path) -> None:
     own = loaded("README.md", tmp_path)[0]
     assert isinstance(own.source, FolderSection)
@@ -117,7 +124,17 @@ def test_every_script_and_file_that_the_documents_name_is_there() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("run", "check", "inspect", "watch", "ledger status", "ledger replay", "ledger export"),
+        *(
+            "run",
+            "check",
+            "capture",
+            "inspect",
+            "trust learn",
+            "watch",
+            "ledger status",
+            "ledger replay",
+            "ledger export",
+        ),
         *("model import", "model list", "model verify", "model use", "model rollback", "model quantize"),
         *("backup", "restore"),
     ],

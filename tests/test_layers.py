@@ -16,11 +16,22 @@ CONFIG = {"config", "sections", "line_sections"}
 HOMES = {
     "paho": {"mqtt", "mqtt_listener", "mqtt_probe"},
     "serial": {"serial_port"},
+    "pymodbus": {"modbus"},
     "sqlite3": {
         *("ledger", "ledger_file", "ledger_read", "ledger_repair", "ledger_copy"),
         *("outbox", "trigger_journal", "commands.ledger"),
     },
-    "cv2": {"picture", "drawing", "evidence", "commands.inspect", "detectors", "sources", "trust", "web"},
+    "cv2": {
+        "picture",
+        "drawing",
+        "evidence",
+        "commands.inspect",
+        "commands.capture",
+        "detectors",
+        "sources",
+        "trust",
+        "web",
+    },
     "simplejpeg": {"picture"},
     "onnxruntime": {"detectors.onnx", "detectors.quantize"},
     "onnx": {"detectors.quantize"},

@@ -15,10 +15,12 @@ import cv2
 import httpx
 import jsonschema
 import pytest
+from pymodbus.client import ModbusTcpClient
 
 from station.assets import SCHEMA_FILE
 from tests.daemon import BLACK_PASSES, PATIENCE_S, TOPIC, Daemon, Subscriber, lasting_broker, picture
-from tests.mosquitto import Mosquitto
+from tests.modbus_plc import ModbusPlc
+from tests.mosquitto import Mosquitto, free_port
 from tests.plc import Plc
 from tests.test_mqtt_commands import Commander
 from tests.waiting import until
@@ -243,6 +245,33 @@ def test_a_trigger_over_http_is_answered_in_its_response(tmp_path: Path, broker:
         assert {one["verdict"] for one in found} <= {"pass", "fail"}
         wait(lambda: books(station)["answered"] == 4, "the books")  # written after the reply, which is not kept back
         assert station.stop() == 0
+
+
+def test_a_plc_over_modbus_triggers_and_reads_its_answer(tmp_path: Path, broker: Mosquitto, boards: Path) -> None:
+    port = free_port()
+    changes: Changes = {
+        "trigger": {"kind": "modbus", "answer_ms": 5000},
+        "gate": {"kind": "modbus"},
+        "modbus": {"kind": "tcp", "tcp_port": port, "heartbeat_s": 0.1},
+        "source": {**CAMERA, "device": str(boards)},
+    }
+    with (
+        Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station,
+        Subscriber(broker.port) as subscriber,
+    ):
+        station.start()
+        client = ModbusTcpClient("127.0.0.1", port=port, timeout=20, retries=0)
+        assert client.connect()  # type: ignore[no-untyped-call]  # pymodbus has no types here
+        with closing(client):
+            plc = ModbusPlc(client)
+            passed = {number: plc.may_pass(number) for number in range(70001, 70021)}
+            wait(lambda: len(subscriber.events()) == 20, "20 events")
+            for event in subscriber.events():
+                assert passed[event["trigger"]["number"]] == (event["verdict"] == "pass")
+                assert (event["trigger"]["kind"], event["gate"]) == ("modbus", "shown")
+            assert set(passed.values()) == {True, False}
+            assert station.stop() == 0
+        wait(lambda: subscriber.below("state")[-1].document["state"] == "offline", "offline")
 
 
 def test_a_trigger_over_mqtt_is_answered_on_the_response_topic(tmp_path: Path, broker: Mosquitto, boards: Path) -> None:

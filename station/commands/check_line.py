@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from station.commands.capture import first_picture
 from station.commands.finding import Finding
 from station.config import Settings
 from station.errors import CameraError, ConfigError, PortError
-from station.health import Health
 from station.line_sections import (
     CameraSection,
     LineScanner,
@@ -21,14 +19,10 @@ from station.line_sections import (
     SerialScanner,
     SerialTrigger,
 )
-from station.line_side import make_camera, make_port
+from station.line_side import make_port
 from station.parts import build_trust
-from station.sources.camera import Camera, CameraOptions
+from station.sources.camera import CameraOptions
 from station.trust import look_at, problem_of
-from station.types import Shot
-
-PICTURE_S = 20.0  # a network camera may need most of it to open
-TURN_S = 0.5
 
 
 def camera(settings: Settings) -> Iterator[Finding]:
@@ -36,10 +30,8 @@ def camera(settings: Settings) -> Iterator[Finding]:
     wanted = settings.source
     if not isinstance(wanted, CameraSection):
         return
-    health = Health(on_fault=lambda _fault, _began: None)
-    device = make_camera(wanted, health=health, worked=lambda: None)
     try:
-        shot = _picture(device)
+        shot = first_picture(wanted)
     except CameraError as error:
         yield Finding("camera", works=False, needed=False, seen=str(error))
         return
@@ -53,36 +45,6 @@ def camera(settings: Settings) -> Iterator[Finding]:
         problem = problem_of(shot.image, min_contrast=settings.recipe.min_contrast, limits=build_trust(settings))
         if problem is not None:
             yield Finding("picture", works=False, needed=False, seen=f"would be UNKNOWN: {problem}")
-
-
-def _picture(device: Camera) -> Shot:
-    """The first that the camera takes. Raises CameraError: why there is none."""
-    stop, failed = threading.Event(), list[CameraError]()
-
-    def run() -> None:
-        try:
-            device.run(stop)
-        except CameraError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="camera", daemon=True)
-    thread.start()
-    deadline_s = time.monotonic() + PICTURE_S
-    try:
-        while (shot := _shot(device)) is None:
-            if failed or time.monotonic() >= deadline_s:
-                raise failed[0] if failed else CameraError(f"no picture within {PICTURE_S:g} s")
-            stop.wait(0.05)  # it is being opened
-        return shot
-    finally:
-        stop.set()
-        thread.join(5)
-
-
-def _shot(device: Camera) -> Shot | None:
-    with suppress(CameraError):
-        return device.shot(since_s=float("-inf"), within_s=TURN_S)
-    return None
 
 
 def ports(settings: Settings) -> Iterator[Finding]:

@@ -43,7 +43,9 @@ def learn(settings: Settings, folder: Path, *, save: Path | None, today: date, c
     target = (save or settings.station.data_dir / f"trust-{settings.recipe.name}.toml").absolute()
     if target.exists():
         raise ConfigError(f"{target} is there already, and may be in use: move it away, or name another with --save")
-    reference = build_reference(settings)
+    reference = build_reference(
+        settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"trust": None})})
+    )
     taught = [_taught(path, settings, reference) for path in _pictures(folder)]
     limits = limits_of(taught)
     console.print(_table(taught))
