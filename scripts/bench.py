@@ -1,7 +1,7 @@
 """
 Every performance figure of the station, each beside its floor or its peer, measured in one run on this machine.
 
-    scripts/bench [--boards 200] [--peer PYTHON] [--json FILE]
+    scripts/bench [--boards 200] [--peer PYTHON] [--json FILE] [--line | --models]
 
 The bundled model, the bundled sample boards (640x640 JPEGs), evidence of every board, a real mosquitto on loopback.
 --peer names an interpreter that has ultralytics, which then predicts the same boards with the same ONNX file.
@@ -91,6 +91,10 @@ def main() -> int:
             from bench_models import measure as measure_models
 
             figures = list(measure_models(home, options.boards, options.peer, options.weights))
+        elif options.line:
+            from bench_line import measure as measure_line
+
+            figures = list(measure_line(home, pictures, options.boards))
         else:
             figures = list(measure(home, pictures, options.boards, options.peer))
     finally:
@@ -109,6 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--boards", type=int, default=200, help="boards of the backlog")
     parser.add_argument("--peer", help="a Python interpreter that has ultralytics")
     parser.add_argument("--models", action="store_true", help="every network that ships, on every backend instead")
+    parser.add_argument("--line", action="store_true", help="from a trigger on a serial line to its answer instead")
     parser.add_argument("--weights", type=Path, help="with --models: YOLO11n (.pt), which the peer exports by itself")
     parser.add_argument("--json", type=Path, help="writes the figures there too")
     return parser.parse_args()
@@ -268,14 +273,17 @@ def told(number: int) -> Inspection:
 
 
 @contextlib.contextmanager
-def daemon(home: Path, mqtt_port: int, kind: Kind = PLAIN) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """``station run`` as a service manager starts it; with the seconds from its start to READY=1."""
+def daemon(
+    home: Path, mqtt_port: int, kind: Kind = PLAIN, *, source: str | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """``station run`` as a service manager starts it, on an inbox or *source*; and the seconds to READY=1."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "inbox").mkdir(exist_ok=True)
     config = home / "station.toml"
     config.write_text(
         f'[station]\nname = "bench"\ntopic = "{TOPIC}"\ndata_dir = "{home}/data"\n'
-        f'[source]\npath = "{home}/inbox"\n[mqtt]\nport = {mqtt_port}\n[http]\nport = {free_port()}\n'
+        + (source or f'[source]\npath = "{home}/inbox"\n')
+        + f"[mqtt]\nport = {mqtt_port}\n[http]\nport = {free_port()}\n"
         f'[detector]\nmodel = "{kind.model}"\nbackend = "{kind.backend}"\n'
         + (f'[recipe]\ntemplate = "{kind.template}"\n' if kind.template else "")
         + '[evidence]\nkeep = "all"\nstop_below_mb = 200\n[log]\nlevel = "warning"\n'

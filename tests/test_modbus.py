@@ -241,7 +241,7 @@ def test_rtu_over_a_serial_line_that_was_unplugged_is_served_again(tmp_path: Pat
         with Open(link, terminator="", baud=19200) as port, served.running():
             ModbusRtu(served.unit, port.port, unit=1)
             until(lambda: port.port.connected)
-            assert client.connect()  # type: ignore[no-untyped-call]  # pymodbus has no types here
+            assert client.connect()
             plc = ModbusPlc(client)
             assert plc.block().version == 1
 
