@@ -170,9 +170,11 @@ def test_no_lock_names_an_index_or_a_folder(name: str) -> None:
 
 
 def test_the_small_locks_hold_what_was_tested_with_the_large_one() -> None:
-    large = {str(pin) for pins in locked("dev").values() for pin in pins}
+    def versions(name: str) -> set[str]:  # which Pythons need it may differ: more needs it in the large one
+        return {str(pin).partition(";")[0] for pins in locked(name).values() for pin in pins}
+
     for name in ("run", "demo"):
-        assert {str(pin) for pins in locked(name).values() for pin in pins} <= large
+        assert versions(name) <= versions("dev")
 
 
 # --- the first configuration
