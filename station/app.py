@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from queue import Full, Queue
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 
 from station import __version__
-from station.benches import build_recipes
+from station.benches import build_recipes, guest, in_line
 from station.challenge import Announcement
 from station.config import Settings
 from station.disk import Disks, Room
@@ -50,7 +51,11 @@ from station.sections import MB, FolderSection
 from station.supervise import Worker
 from station.today import Books, today
 from station.trigger_journal import TriggerJournal
+from station.turns import Turns
 from station.types import Inspection, Message, Stop, Verdict
+
+if TYPE_CHECKING:
+    from station.web.server import WebServer
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +129,7 @@ class Station:
             read=self._gauges,
             last_s=last[0].recorded_at.timestamp() if last else None,
         )
+        self._turns = Turns()
         self._commands: Queue[Command] = Queue(COMMANDS)
         self._link = build_link(settings, self._health, self._on_link_change, self._on_command)
         self._side = build_line_side(
@@ -151,17 +157,7 @@ class Station:
             signal.signal(number, self._on_signal)
         web = None
         if self._settings.http.enabled:
-            from station.web.api import create_api
-            from station.web.server import WebServer
-
-            api = create_api(
-                health=self._health,
-                vitals=self._vitals,
-                metrics=self._metrics.text,
-                carry_out=self._commands_of(HttpTrigger, self._settings.http.commands).carry_out,
-                answer_s=self._longest_answer_s(),
-            )
-            web = WebServer(api, host=self._settings.http.host, port=self._settings.http.port)
+            web = self._build_web()
             web.start()
         give_back()
         for name, worker in self._workers.items():
@@ -212,6 +208,35 @@ class Station:
         side = self._side.loops.get(loop)
         return LIMITS_S[loop] if side is None else side.limit_s
 
+    def _build_web(self) -> WebServer:
+        from station.http_metrics import HttpMetrics  # and with it FastAPI: only where there is a port
+        from station.web.api import create_api
+        from station.web.server import WebServer
+        from station.web_side import add_inspection, around, build_door, build_tls
+
+        wanted = self._settings.http
+        metrics = HttpMetrics(self._metrics.registry)
+        door = build_door(self._settings, metrics)
+        api = create_api(
+            health=self._health,
+            vitals=self._vitals,
+            metrics=self._metrics.text if wanted.metrics else None,
+            carry_out=self._commands_of(HttpTrigger, wanted.commands).carry_out,
+            answer_s=self._longest_answer_s(),
+            may=door.access.may,
+            guarded=door.guarded,
+        )
+        add_inspection(
+            api,
+            self._settings,
+            choose=lambda frame: guest(self._recipes.choose(frame), self._turns),
+            labels=self._detector.labels,
+            door=door,
+            metrics=metrics,
+        )
+        app = around(api, self._settings, metrics)
+        return WebServer(app, host=wanted.host, port=wanted.port, tls=build_tls(self._settings))
+
     def _build_workers(self) -> dict[str, Worker]:
         workers: dict[str, Worker] = {}
 
@@ -224,7 +249,7 @@ class Station:
             run_line(
                 stop,
                 source=self._side.source,
-                choose=self._recipes.choose,
+                choose=lambda frame: in_line(self._recipes.choose(frame), self._turns),
                 gate=self._side.gate,
                 ledger=self._ledger,
                 evidence=self._evidence,

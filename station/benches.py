@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from station.challenge import Announcement, Challenge, Rule
 from station.clock import clock_synced
@@ -15,6 +16,7 @@ from station.line import Bench
 from station.model_choice import ModelDetector
 from station.parts import build_recipe, make_folder, recipe_sha256
 from station.recipes import Recipes
+from station.turns import GuestDetector, LineDetector, Turns
 from station.types import Decision, Frame
 
 Withhold = Callable[[Frame, Decision], Decision]
@@ -50,6 +52,25 @@ def build_recipes(
         )
     patterns = [(re.compile(one.serial_pattern), name) for name, one in settings.recipes.items() if one.serial_pattern]
     return Recipes(benches, plain=settings.recipe.name, patterns=patterns, kept=data_dir / "recipe.json")
+
+
+def plain_benches(settings: Settings, detector: ModelDetector) -> dict[str, Bench]:
+    """The benches without a ledger and without challenges, for who only judges pictures. Raises ConfigError."""
+    benches: dict[str, Bench] = {}
+    for name, judge in judges(settings, detector).items():
+        recipe = build_recipe(settings.of_recipe(name))
+        benches[name] = Bench(judge, recipe, recipe_sha256(recipe), settings.station.name, clock_synced)
+    return benches
+
+
+def in_line(bench: Bench, turns: Turns) -> Bench:
+    """As the line uses it."""
+    return replace(bench, detector=LineDetector(bench.detector, turns))
+
+
+def guest(bench: Bench, turns: Turns) -> Bench:
+    """As the inspection API uses it: after the line, and no challenge of the line's is its affair."""
+    return replace(bench, detector=GuestDetector(bench.detector, turns), withhold=None)
 
 
 def _withhold(challenge: Challenge, judge: ModelDetector, recipe_sha256: str) -> Withhold:

@@ -12,6 +12,7 @@ import typer
 from station import __version__
 from station.cli_model import model
 from station.cli_options import ConfigOption, JsonOption, SetOption, settings_of
+from station.cli_serve import key, serve, token
 from station.cli_trust import trust
 from station.errors import ConfigError, ModelError, StationError
 
@@ -31,6 +32,9 @@ ledger = typer.Typer(help="What was inspected, and what is owed to the broker.",
 app.add_typer(ledger, name="ledger")
 app.add_typer(model, name="model")
 app.add_typer(trust, name="trust")
+app.add_typer(key, name="key")
+app.add_typer(token, name="token")
+app.command()(serve)
 
 
 def main() -> None:

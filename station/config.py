@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from station.config_words import accepted, explain, nearest
 from station.errors import ConfigError
+from station.http_section import HttpSection
 from station.line_sections import (
     AskedTrigger,
     CameraSection,
@@ -40,10 +41,10 @@ from station.line_sections import (
     TriggerSection,
 )
 from station.sections import (
+    MB,
     DetectorSection,
     EvidenceSection,
     FolderSection,
-    HttpSection,
     LedgerSection,
     LogSection,
     MqttSection,
@@ -64,7 +65,17 @@ PATH_VARIABLE = "STATION_CONFIG"
 DEFAULT_PATHS = (Path("/etc/station/station.toml"), Path("configs/station.toml"))
 
 # Names of the deployment guide, which people have in their .env files already, and the keys they stand for.
-GUIDE_NAMES = {"LOG_LEVEL": "log.level", "MODEL_PATH": "detector.model", "CONFIDENCE_THRESHOLD": "recipe.threshold"}
+GUIDE_NAMES = {
+    "LOG_LEVEL": "log.level",
+    "MODEL_PATH": "detector.model",
+    "CONFIDENCE_THRESHOLD": "recipe.threshold",
+    "ALGORITHM": "http.jwt_algorithm",
+    "ACCESS_TOKEN_EXPIRE_MINUTES": "http.token_minutes",
+    "ALLOWED_ORIGINS": "http.allowed_origins",
+    "ENABLE_METRICS": "http.metrics",
+    "MAX_FILE_SIZE": "http.max_file_mb",
+}
+SECRET_NAME = "SECRET_KEY"  # noqa: S105  # theirs too, but no setting: settings hold no secret
 
 
 class Settings(BaseSettings):
@@ -288,17 +299,32 @@ def load_trust(path: Path) -> TrustFile:
 
 def _environment() -> dict[str, Any]:
     """STATION_* and the guide's names, from the environment, else from ``.env`` in the working directory."""
-    dotenv = DotEnvSettingsSource(Settings, env_file=".env")
-    variables = {name.upper(): value for name, value in dotenv.env_vars.items() if value is not None}
-    variables.update({name.upper(): value for name, value in os.environ.items()})
+    variables = _variables()
     _refuse_unknown(variables)
     found = _said_by(variables)
     for name, key in GUIDE_NAMES.items():
         if variables.get(name):
-            _merge(found, _nested(key, variables[name]), where=name, said={})
+            value = _megabytes(variables[name]) if name == "MAX_FILE_SIZE" else variables[name]
+            _merge(found, _nested(key, value), where=name, said={})
             if name == "CONFIDENCE_THRESHOLD":
                 _merge(found, {"recipe": {"thresholds": REPLACED}}, where=name, said={})
     return found
+
+
+def guide_secret() -> str | None:
+    """The deployment guide's SECRET_KEY, from the environment, else from ``.env``; None: there is none."""
+    return _variables().get(SECRET_NAME) or None
+
+
+def _variables() -> dict[str, str]:
+    dotenv = DotEnvSettingsSource(Settings, env_file=".env")
+    variables = {name.upper(): value for name, value in dotenv.env_vars.items() if value is not None}
+    return variables | {name.upper(): value for name, value in os.environ.items()}
+
+
+def _megabytes(text: str) -> str:
+    """The guide counts bytes. What is no number is left as it is, for the section to refuse."""
+    return str(int(text) / MB) if text.strip().isdigit() else text
 
 
 def _said_by(variables: Mapping[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ What can go wrong, by what to do about it.
     ├── LinkError        the broker cannot be reached as configured
     │   └── RefusedError  it answers, and does not let us in: trying again as we are does not help
     ├── CommandError     a command from outside is not understood, or not allowed
+    ├── AccessError      a caller of the HTTP port is not who it says, or may not: the text says why
     ├── LabelsError      a folder of labelled boards cannot be used: the text names file and line
     └── BackupError      a backup cannot be made or restored: nothing was changed
 """
@@ -75,6 +76,10 @@ class LinkError(StationError):
 
 class CommandError(StationError):
     """Raised when a command from outside cannot be carried out: the text goes back to who sent it."""
+
+
+class AccessError(StationError):
+    """Raised when a caller of the HTTP port is not let in."""
 
 
 class RefusedError(LinkError):

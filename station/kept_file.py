@@ -19,10 +19,16 @@ def read_kept(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def write_kept(path: Path, document: dict[str, Any]) -> None:
-    """Puts *document* in the place of what is at *path*; it is on the disk when this returns. Raises OSError."""
+def write_kept(path: Path, document: dict[str, Any], *, private: bool = False) -> None:
+    """
+    Puts *document* in the place of what is at *path*; it is on the disk when this returns. Raises OSError.
+
+    *private*: for the owner's eyes alone.
+    """
     draft = path.with_name(f".{path.name}.part")
-    with draft.open("w", encoding="utf-8") as file:
+    draft.unlink(missing_ok=True)  # what a crash left may have another mode
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o644)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(document, file)
         file.flush()
         os.fsync(file.fileno())

@@ -185,20 +185,6 @@ class MqttSection(Section):
         return self
 
 
-class HttpSection(Section):
-    enabled: bool = True
-    host: str = "127.0.0.1"
-    port: Port = 8000
-    commands: tuple[Literal["recipe", "challenge"], ...] = ()
-
-    @field_validator("host")
-    @classmethod
-    def _loopback(cls, value: str) -> str:
-        if value not in {"127.0.0.1", "::1", "localhost"}:
-            raise ValueError("must be a loopback address (127.0.0.1, ::1 or localhost): this port has no login")
-        return value
-
-
 class EvidenceSection(Section):
     keep: Literal["all", "rejects", "none"] = "rejects"
     keep_days: Days = 30.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from queue import SimpleQueue
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ Stop: TypeAlias = threading.Event
 
 Beat: TypeAlias = Callable[[str], None]
 """A loop calls it with its name whenever it really moved."""
+
+Scope: TypeAlias = Literal["read", "predict", "command"]
+"""What a caller of the HTTP port may do: see boards and state, have pictures judged, or move the line."""
 
 
 class Verdict(Enum):

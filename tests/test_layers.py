@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "station"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-CONFIG = {"config", "sections", "line_sections"}
+CONFIG = {"config", "sections", "line_sections", "http_section"}
 
 # Third-party libraries, and the only places that may import them.
 HOMES = {
@@ -38,12 +38,16 @@ HOMES = {
     "openvino": {"detectors.openvino"},
     "pydantic": CONFIG,
     "pydantic_settings": {"config"},
-    "fastapi": {"web"},
-    "uvicorn": {"web"},
-    "prometheus_client": {"metrics", "web"},
+    "fastapi": {"web", "web_side"},
+    "uvicorn": {"web", "serve"},
+    "jwt": {"tokens"},
+    "limits": {"web.rate"},
+    "redis": {"web.cache"},
+    "python_multipart": {"web.uploads"},
+    "prometheus_client": {"metrics", "http_metrics", "web"},
     "watchdog": {"sources"},
-    "typer": {"cli", "cli_model", "cli_options", "cli_trust"},
-    "rich": {"cli", "cli_model", "cli_trust", "commands"},
+    "typer": {"cli", "cli_model", "cli_options", "cli_serve", "cli_trust"},
+    "rich": {"cli", "cli_model", "cli_serve", "cli_trust", "commands"},
 }
 FORBIDDEN = ("torch", "ultralytics", "torchvision")  # the lean path has no torch
 CHILD = "detectors.pt_child"  # a program of its own, which nobody imports: it may run ultralytics, and strangers' code
@@ -53,8 +57,11 @@ TOP = {
     "cli",
     "cli_model",
     "cli_options",
+    "cli_serve",
     "cli_trust",
     "app",
+    "serve",
+    "web_side",
     "parts",
     "line_side",
     "benches",

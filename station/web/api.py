@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from station import __version__
 from station.errors import LedgerError
 from station.events import to_bytes
 from station.health import Health
 from station.heartbeat import Vitals, fault_document
 from station.remote import Command
+from station.web.access import May, everybody
 from station.web.command import add_commands
+from station.web.docs_pages import add_docs
+from station.web.problems import add_problems
 
 
 def create_api(
     *,
     health: Health,
     vitals: Callable[[], Vitals],
-    metrics: Callable[[], bytes],
+    metrics: Callable[[], bytes] | None,
     carry_out: Callable[[Command], None],
     answer_s: float,
+    may: May = everybody,
+    guarded: bool = False,
 ) -> FastAPI:
     """
-    The health endpoints and the commands; a trigger takes at most *answer_s*.
+    The health endpoints and the commands; a trigger takes at most *answer_s*. *guarded*: /health and /metrics tell
+    what they tell only to callers who may read; the others are for machines that know no key.
 
     Machines go by the status code; ``?verbose=1`` lists the checks for people. /livez is 503 only if a restart would
     help (a loop has stalled); /readyz is 503 while no board can be inspected. An absent broker is neither: events wait
     on disk.
     """
-    api = FastAPI(title="station", docs_url=None, redoc_url=None, openapi_url=None)
+    api = new_api()
+    for_readers = [may("read")] if guarded else []
 
-    @api.get("/livez")
+    @api.get("/livez", tags=["health"], response_class=PlainTextResponse)
     def livez(verbose: bool = False) -> Response:
         stalled = set(health.stalled())
         checks = {loop: "has stalled" if loop in stalled else None for loop in health.ages_s()}
         return _answer(checks, verbose=verbose)
 
-    @api.get("/readyz")
+    @api.get("/readyz", tags=["health"], response_class=PlainTextResponse)
     def readyz(verbose: bool = False) -> Response:
         checks: dict[str, str | None] = dict.fromkeys(("line", "disk", "ledger"))
         return _answer({**checks, **health.not_ready()}, verbose=verbose)
 
-    @api.get("/health")
+    @api.get("/health", tags=["health"], dependencies=for_readers)
     def whole_health() -> Response:
         try:
             now = vitals()
@@ -53,15 +62,35 @@ def create_api(
         document = health_document(now, health)
         return _json(document, 503 if document["status"] == "fail" else 200)
 
-    @api.get("/metrics")
+    if metrics is not None:
+        add_metrics(api, metrics=metrics, dependencies=for_readers)
+    add_commands(api, carry_out=carry_out, answer_s=answer_s, may=may)
+    return api
+
+
+def new_api() -> FastAPI:
+    """One without endpoints: errors as problem+json, /docs, /redoc and /openapi.json."""
+    api = FastAPI(
+        title="station",
+        version=__version__,
+        summary="An inspection station for PCB lines",
+        docs_url=None,
+        redoc_url=None,
+    )
+    add_problems(api)
+    add_docs(api)
+    return api
+
+
+def add_metrics(api: FastAPI, *, metrics: Callable[[], bytes], dependencies: Sequence[Any]) -> None:
+    """``GET /metrics``."""
+
+    @api.get("/metrics", tags=["health"], dependencies=dependencies, response_class=PlainTextResponse)
     def prometheus() -> Response:
         try:
             return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
         except LedgerError as error:
             return Response(f"{error}\n", status_code=503, media_type="text/plain")
-
-    add_commands(api, carry_out=carry_out, answer_s=answer_s)
-    return api
 
 
 def health_document(now: Vitals, health: Health) -> dict[str, Any]:

@@ -12,18 +12,19 @@ from fastapi.concurrency import run_in_threadpool
 
 from station.events import to_bytes
 from station.remote import MAX_BYTES, Command
+from station.web.access import May
 
 GRACE_S = 2.0  # beyond the time in which a trigger is answered, come what may
 
 
-def add_commands(api: FastAPI, *, carry_out: Callable[[Command], None], answer_s: float) -> None:
+def add_commands(api: FastAPI, *, carry_out: Callable[[Command], None], answer_s: float, may: May) -> None:
     """
     ``POST /command/{name}`` with a JSON document: 200 with the response, 400 for what is refused.
 
     It wants ``Content-Type: application/json``, which a page from somewhere else cannot send without being asked first.
     """
 
-    @api.post("/command/{name}")
+    @api.post("/command/{name}", dependencies=[may("command")], tags=["line"], summary="trigger, recipe or challenge")
     async def command(name: str, request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _json(_refusal(name, "send it as Content-Type: application/json"), 415)

@@ -30,7 +30,7 @@ def problem_response(problem: ProblemError) -> Response:
 
 
 def add_problems(api: FastAPI) -> None:
-    """Every error of *api*, its own and FastAPI's, takes this form; a failure that nobody foresaw stays a bare 500."""
+    """Every error of *api*, its own and FastAPI's, takes this form."""
 
     @api.exception_handler(ProblemError)
     async def ours(_request: Request, problem: ProblemError) -> Response:
@@ -40,6 +40,13 @@ def add_problems(api: FastAPI) -> None:
     async def http(_request: Request, error: HTTPException) -> Response:
         detail = f"{error.detail}: /docs lists what there is" if error.status_code == 404 else str(error.detail)
         return problem_response(ProblemError(error.status_code, str(error.detail), detail, headers=error.headers))
+
+    @api.exception_handler(Exception)
+    async def unforeseen(request: Request, _error: Exception) -> Response:
+        """It is in the log, with its traceback; who asked learns nothing of the inside."""
+        request_id = getattr(request.state, "request_id", "unknown")
+        detail = f"the station has failed at this request: its log has more under id {request_id}"
+        return problem_response(ProblemError(500, "Internal error", detail))
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:

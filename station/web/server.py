@@ -6,33 +6,50 @@ import socket
 import threading
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from station.errors import ConfigError
+from station.web.tls import ServerTls
 
 
 class WebServer:
     """uvicorn in a thread. ``start`` returns when the port answers; raises ConfigError when it cannot be had."""
 
-    def __init__(self, api: FastAPI, *, host: str, port: int) -> None:
+    def __init__(self, api: ASGIApp, *, host: str, port: int, tls: ServerTls | None = None) -> None:
         self._host = host
         self._port = port
-        config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            api,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,  # whom to believe is ours to say
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        config.load()
+        if tls is not None:
+            config.ssl = tls.context
         self._server = uvicorn.Server(config)
+        self._tls = tls
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        bound = _bind(self._host, self._port)
+        bound = bind(self._host, self._port)
         self._thread = threading.Thread(target=self._server.run, args=([bound],), name="web", daemon=True)
         self._thread.start()
+        if self._tls is not None:
+            self._tls.watch()
 
     def stop(self, *, within_s: float) -> None:
         self._server.should_exit = True
+        if self._tls is not None:
+            self._tls.stop()
         if self._thread is not None:
             self._thread.join(within_s)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,120 @@
+"""``station serve``: the inspection API alone, by several workers on one port, without a line, a ledger or a broker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from station import __version__
+from station.config import Settings
+from station.web.server import bind
+from station.web.tls import ServerTls
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+log = structlog.get_logger(__name__)
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
+STOP_S = 10
+
+
+def serve(settings: Settings, *, workers: int) -> None:
+    """Serves until SIGTERM or Ctrl-C; a worker that dies is replaced. Raises ConfigError and ModelError at once."""
+    settings = share_of(settings, workers)
+    wanted = settings.http
+    tls = None if wanted.cert_file is None or wanted.key_file is None else ServerTls(wanted.cert_file, wanted.key_file)
+    bound = bind(wanted.host, wanted.port)
+    shared = tempfile.mkdtemp(prefix="station-metrics-")
+    os.environ[SHARED] = shared
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as trial:  # its memory goes back with it
+            trial.submit(_try, settings).result()  # what is wrong is said once, and not by every worker over and over
+        config = uvicorn.Config(
+            partial(make_worker, settings),
+            factory=True,
+            workers=workers,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_S,
+            ssl_certfile=wanted.cert_file,
+            ssl_keyfile=wanted.key_file,
+        )
+        if tls is not None:  # a renewed certificate: new workers take the places of the old ones, one by one
+            tls.watch(renewed=lambda: os.kill(os.getpid(), signal.SIGHUP))
+        log.info("serving", host=wanted.host, port=wanted.port, workers=workers, threads=settings.detector.threads)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        Multiprocess(config, sockets=[bound]).run()
+    finally:
+        if tls is not None:
+            tls.stop()
+        bound.close()
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def share_of(settings: Settings, workers: int) -> Settings:
+    """A worker's own: its cores, and its part of the limits, which without Redis each counts by itself."""
+    threads = settings.detector.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    updated: dict[str, object] = {"detector": settings.detector.model_copy(update={"threads": threads})}
+    per_minute = settings.http.requests_per_minute
+    if workers > 1 and per_minute and not settings.http.redis:
+        log.info("each worker counts by itself", requests_per_minute=per_minute // workers, reason="no [http] redis")
+        updated["http"] = settings.http.model_copy(update={"requests_per_minute": max(1, per_minute // workers)})
+    return settings.model_copy(update=updated)
+
+
+def _try(settings: Settings) -> None:
+    make_app(settings)
+
+
+def make_worker(settings: Settings) -> ASGIApp:
+    """In a worker's process."""
+    from station import log as logs
+
+    logs.setup(level=settings.log.level, format=settings.log.format)
+    return make_app(settings)
+
+
+def make_app(settings: Settings) -> ASGIApp:
+    """The application of one worker. Raises ConfigError, ModelError."""
+    from station.benches import guest, plain_benches
+    from station.http_metrics import HttpMetrics, WorkerMetrics
+    from station.judge import build_judge
+    from station.turns import Turns
+    from station.web.alive import add_alive
+    from station.web.api import add_metrics, new_api
+    from station.web_side import add_inspection, around, build_door
+
+    detector = build_judge(settings).detector
+    recipes = plain_benches(settings, detector)
+    turns = Turns()
+    shown = WorkerMetrics(version=__version__, model=detector.model.name)
+    metrics = HttpMetrics(shown.registry)
+    door = build_door(settings, metrics)
+    api = new_api()
+    add_alive(api, model=detector.model.name, version=__version__)
+    if settings.http.metrics:
+        add_metrics(api, metrics=shown.text, dependencies=[door.access.may("read")] if door.guarded else [])
+    add_inspection(
+        api,
+        settings,
+        choose=lambda _frame: guest(recipes[settings.recipe.name], turns),
+        labels=detector.labels,
+        door=door,
+        metrics=metrics,
+    )
+    return around(api, settings, metrics)

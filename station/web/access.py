@@ -1,0 +1,199 @@
+"""Who may ask: API keys and tokens, their scopes, and how often an address may be wrong."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+import structlog
+from fastapi import Depends, Request
+
+from station.access_keys import PREFIX, AccessKeys
+from station.errors import AccessError
+from station.tokens import Tokens
+from station.types import Scope
+from station.web.problems import ProblemError
+
+log = structlog.get_logger(__name__)
+
+COOKIE = "station_session"
+FREE_FAILURES = 5  # a finger that slips; from then on each costs time, and from MAX_FAILURES on a pause
+MAX_FAILURES = 20
+FORGET_S = 60.0
+MAX_ADDRESSES = 10_000
+WAIT_S = 0.25  # for each failure beyond the free ones, up to WAIT_MOST_S
+WAIT_MOST_S = 2.0
+MAX_TEXT = 4096  # of what a caller shows: no token of ours is longer
+
+May = Callable[[Scope], Any]
+"""Gives what stands in the ``dependencies`` of a route: it lets in who has that scope, or ends the request."""
+
+
+def everybody(_scope: Scope) -> Any:
+    """A ``May`` that lets anybody in."""
+    return Depends(lambda: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. *name* is None where nobody needs one."""
+
+    name: str | None
+    scopes: frozenset[Scope]
+
+
+class Limit(Protocol):
+    """Counts one request of *who*; the seconds to wait if that was one too many, else None."""
+
+    async def __call__(self, who: str) -> float | None: ...
+
+
+class Addresses:
+    """Where a request comes from: the socket's other end, or what a proxy that is trusted says of it."""
+
+    def __init__(self, trusted: Sequence[str]) -> None:
+        self._trusted = [ipaddress.ip_network(one) for one in trusted]
+
+    def of(self, request: Request) -> str:
+        """From the right of X-Forwarded-For the first that is no proxy of ours: what lies left can be made up."""
+        address = request.client.host if request.client else "unknown"
+        hops = [one.strip() for one in request.headers.get("x-forwarded-for", "").split(",") if one.strip()]
+        while hops and self._is_proxy(address):
+            address = hops.pop()
+        return address
+
+    def is_tls(self, request: Request) -> bool:
+        forwarded = request.headers.get("x-forwarded-proto", "")
+        peer = request.client.host if request.client else ""
+        return request.url.scheme == "https" or (forwarded == "https" and self._is_proxy(peer))
+
+    def _is_proxy(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return any(address in one for one in self._trusted)
+
+
+class Access:
+    """
+    The doorkeeper. *keys* None: everybody may everything, which the settings allow on loopback only.
+
+    *limit* counts the requests of an address and of a caller; *on_failure* hears why one was not let in.
+    """
+
+    def __init__(
+        self,
+        keys: AccessKeys | None,
+        tokens: Tokens | None,
+        *,
+        addresses: Addresses,
+        limit: Limit | None = None,
+        on_failure: Callable[[str], None] = lambda _reason: None,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self.addresses = addresses
+        self._limit = limit
+        self._on_failure = on_failure
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def may(self, scope: Scope) -> Any:
+        async def let_in(request: Request) -> Caller:
+            return await self.admit(request, scope)
+
+        return Depends(let_in)
+
+    async def admit(self, request: Request, scope: Scope) -> Caller:
+        """Raises ProblemError 401, 403 or 429."""
+        address = self.addresses.of(request)
+        await self._count(address)
+        if self._keys is None:
+            caller = Caller(None, frozenset({scope}))
+        else:
+            caller = await self.identify(request, shown_by(request))
+            if scope not in caller.scopes:
+                self._on_failure("scope")
+                raise ProblemError(
+                    403, "Not allowed", f'this needs the scope "{scope}", and {caller.name} has {_list(caller.scopes)}'
+                )
+            await self._count(f"caller {caller.name}")
+        request.state.caller = caller.name
+        return caller
+
+    async def identify(self, request: Request, text: str | None) -> Caller:
+        """Who showed *text*, a key or a token. Raises ProblemError 401 or 429; a failure makes the next one slower."""
+        address = self.addresses.of(request)
+        failures = self._failures_of(address)
+        if failures >= MAX_FAILURES:
+            headers = {"Retry-After": str(int(FORGET_S))}
+            raise ProblemError(
+                429, "Too many failures", "too many wrong keys from here: wait a minute", headers=headers
+            )
+        try:
+            return self._believe(text)
+        except AccessError as error:
+            self._failed(address, str(error))
+            if failures >= FREE_FAILURES:
+                await self._sleep(min(WAIT_MOST_S, WAIT_S * (failures - FREE_FAILURES + 1)))
+            raise ProblemError(
+                401, "Not authenticated", str(error), headers={"WWW-Authenticate": 'Bearer realm="station"'}
+            ) from None
+
+    def _believe(self, text: str | None) -> Caller:
+        if not text:
+            raise AccessError("send an API key as X-API-Key, or a key or a token as Authorization: Bearer ...")
+        if self._keys is not None and text.startswith(f"{PREFIX}_"):
+            key = self._keys.find(text)
+            if key is None:
+                raise AccessError("the API key is not known, or was revoked")
+            return Caller(key.name, key.scopes)
+        if self._tokens is None or len(text) > MAX_TEXT:
+            raise AccessError("this is no API key of this station")
+        claims = self._tokens.check(text)
+        if claims.key_id is not None and (self._keys is None or self._keys.by_id(claims.key_id) is None):
+            raise AccessError("the key that the token was made with was revoked")
+        return Caller(claims.subject, claims.scopes)
+
+    async def _count(self, who: str) -> None:
+        wait_s = None if self._limit is None else await self._limit(who)
+        if wait_s is not None:
+            raise ProblemError(
+                429,
+                "Too many requests",
+                f"{who} asks too often: wait {wait_s:.0f} s ([http] requests_per_minute)",
+                headers={"Retry-After": str(max(1, round(wait_s)))},
+            )
+
+    def _failures_of(self, address: str) -> int:
+        count, at_s = self._failures.get(address, (0, 0.0))
+        return count if self._monotonic() - at_s < FORGET_S else 0
+
+    def _failed(self, address: str, why: str) -> None:
+        count = self._failures_of(address) + 1
+        self._failures[address] = (count, self._monotonic())
+        self._failures.move_to_end(address)
+        while len(self._failures) > MAX_ADDRESSES:
+            self._failures.popitem(last=False)
+        self._on_failure("login")
+        log.warning("caller not let in", address=address, failures=count, reason=why)
+
+
+def shown_by(request: Request) -> str | None:
+    """The key or token of *request*: X-API-Key, Authorization, or the page's cookie."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    bearer = value.strip() if scheme.lower() == "bearer" else None
+    return request.headers.get("x-api-key") or bearer or request.cookies.get(COOKIE)
+
+
+def _list(scopes: frozenset[Scope]) -> str:
+    return ", ".join(sorted(scopes)) or "none"

@@ -1,0 +1,30 @@
+"""Health of a worker that only answers requests: it is alive when it answers, and ready when it has its model."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
+
+from station.events import to_bytes
+
+
+def add_alive(api: FastAPI, *, model: str, version: str) -> None:
+    """``/livez``, ``/readyz`` and ``/health``."""
+
+    @api.get("/livez", tags=["health"], response_class=PlainTextResponse)
+    async def livez() -> str:
+        return "ok\n"
+
+    @api.get("/readyz", tags=["health"], response_class=PlainTextResponse)
+    async def readyz() -> str:
+        return "ok\n"
+
+    @api.get("/health", tags=["health"])
+    async def health() -> Response:
+        document = {
+            "status": "pass",
+            "version": version,
+            "description": "PCB inspection API",
+            "notes": [f"model {model}"],
+        }
+        return Response(to_bytes(document), media_type="application/health+json")

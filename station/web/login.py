@@ -1,0 +1,73 @@
+"""Exchanges an API key for a token, and for the operator's page for a cookie."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, Form, Request, Response
+from pydantic import BaseModel
+
+from station.access_keys import AccessKeys
+from station.tokens import Tokens
+from station.types import Scope
+from station.web.access import COOKIE, Access, shown_by
+from station.web.problems import ProblemError
+
+Key = Annotated[str, Form(max_length=200, description="An API key: station key create")]
+
+
+class Token(BaseModel):
+    """A token (RFC 6749, 5.1)."""
+
+    access_token: str
+    token_type: str = "bearer"  # noqa: S105  # no secret
+    expires_in: int
+    scope: str
+
+
+def add_login(api: FastAPI, *, access: Access, keys: AccessKeys | None, tokens: Tokens | None, minutes: int) -> None:
+    """``POST /token``, ``/login`` and ``/logout``. Where nobody needs a login, /token says so."""
+
+    async def exchanged(request: Request, text: str | None) -> tuple[str, frozenset[Scope]]:
+        if keys is None or tokens is None:
+            raise ProblemError(404, "No logins here", 'everybody on this machine may ask: [http] auth = "off"')
+        caller = await access.identify(request, text)
+        key = keys.find(text or "")
+        if key is None:
+            raise ProblemError(403, "Not allowed", "a token is no key: exchange the API key itself")
+        if not tokens.signs:
+            raise ProblemError(404, "No tokens here", "this station only checks tokens: ask those who sign them")
+        return tokens.issue(key.name, caller.scopes, minutes=minutes, key_id=key.id), caller.scopes
+
+    @api.post("/token", tags=["login"], summary="A token for an API key (X-API-Key, or Authorization: Bearer)")
+    async def token(request: Request) -> Token:
+        text, scopes = await exchanged(request, shown_by(request))
+        return Token(access_token=text, expires_in=minutes * 60, scope=" ".join(sorted(scopes)))
+
+    @api.post("/login", include_in_schema=False)
+    async def login(request: Request, key: Key) -> Response:
+        _same_origin(request)
+        text, _ = await exchanged(request, key.strip())
+        response = Response(status_code=204)
+        response.set_cookie(
+            COOKIE,
+            text,
+            max_age=minutes * 60,
+            httponly=True,
+            samesite="strict",
+            secure=access.addresses.is_tls(request),
+        )
+        return response
+
+    @api.post("/logout", include_in_schema=False)
+    async def logout(request: Request) -> Response:
+        _same_origin(request)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE)
+        return response
+
+
+def _same_origin(request: Request) -> None:
+    """A page from elsewhere must not log somebody in, or out."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        raise ProblemError(403, "Not allowed", "only the station's own page may do that")

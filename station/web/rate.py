@@ -1,0 +1,54 @@
+"""How often one may ask: a window of a minute for each key and each address, shared through Redis if there is one."""
+
+from __future__ import annotations
+
+import time
+
+import limits
+import structlog
+from fastapi.concurrency import run_in_threadpool
+from limits.storage import MemoryStorage, storage_from_string
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from station.errors import ConfigError
+
+log = structlog.get_logger(__name__)
+
+
+class RateLimit:
+    """Implements ``access.Limit``. With *redis* away nobody is turned away: that is logged, once until it is back."""
+
+    def __init__(self, per_minute: int, *, redis: str = "", password: str | None = None) -> None:
+        self._item = limits.RateLimitItemPerMinute(per_minute)
+        self._shared = bool(redis)
+        try:
+            options = {} if password is None else {"password": password}
+            storage = (
+                storage_from_string(redis, socket_connect_timeout=0.5, socket_timeout=0.5, **options)
+                if redis
+                else MemoryStorage()
+            )
+        except limits.errors.ConfigurationError as error:
+            raise ConfigError(f'[http] redis: {error}: pip install "station[redis]"') from None
+        self._errors = storage.base_exceptions
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._away = False
+
+    async def __call__(self, who: str) -> float | None:
+        return await run_in_threadpool(self._count, who) if self._shared else self._count(who)
+
+    def _count(self, who: str) -> float | None:
+        try:
+            wait_s = None if self._limiter.hit(self._item, who) else self._wait_s(who)
+        except self._errors as error:
+            if not self._away:
+                log.error("requests are not counted", reason=str(error))
+            self._away = True
+            return None
+        if self._away:
+            log.info("requests are counted again")
+        self._away = False
+        return wait_s
+
+    def _wait_s(self, who: str) -> float:
+        return max(1.0, self._limiter.get_window_stats(self._item, who).reset_time - time.time())

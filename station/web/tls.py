@@ -1,0 +1,82 @@
+"""TLS for the HTTP port: the certificate is read again when it was renewed, without a restart."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from station.errors import ConfigError
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 10.0
+
+
+class ServerTls:
+    """*context* is uvicorn's. Raises ConfigError for files that are away, damaged, or do not belong together."""
+
+    def __init__(self, cert_file: Path, key_file: Path) -> None:
+        self._files = (cert_file, key_file)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._seen = self._stamp()
+        self._read()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, *, every_s: float = LOOK_S, renewed: Callable[[], None] = lambda: None) -> None:
+        """Looks for renewed files now and then, in a thread of its own, until ``stop``; *renewed* hears of them."""
+        self._thread = threading.Thread(target=self._run, args=(every_s, renewed), name="tls", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(2)
+
+    def _run(self, every_s: float, renewed: Callable[[], None]) -> None:
+        while not self._stop.wait(every_s):
+            stamp = self._stamp()
+            if stamp == self._seen:
+                continue
+            try:
+                self._read()
+            except ConfigError as error:  # half renewed: the old one serves on, and it is looked at again
+                log.warning("certificate not renewed", reason=str(error))
+            else:
+                self._seen = stamp
+                log.info("certificate renewed", file=str(self._files[0]))
+                renewed()
+
+    def _read(self) -> None:
+        cert_file, key_file = self._files
+        where = f"[http] cert_file = {cert_file}, key_file = {key_file}"
+        try:
+            # Tried on another context first: a pair that does not fit must not take the old one's place in part.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=_no_password)
+            self.context.load_cert_chain(cert_file, key_file, password=_no_password)
+        except ssl.SSLError as error:
+            raise ConfigError(f"{where}: they are damaged, or do not belong together ({error.reason})") from None
+        except OSError as error:
+            raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
+
+    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_stamp_of(one) for one in self._files)
+
+
+def _stamp_of(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted: a service can type no password. Store it without one, mode 0600")
