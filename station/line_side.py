@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 
 from station.answers import Answers
 from station.config import Settings
@@ -250,10 +251,9 @@ class _Side:
     def _modbus_unit(self) -> ModbusUnit:
         wanted = self._settings.modbus
         assert not isinstance(wanted, OffModbus)  # noqa: S101  # the settings refuse that
-        try:
-            from station.modbus import ModbusRtu, ModbusTcp  # only where it is used: pymodbus is an extra
-        except ModuleNotFoundError as error:
-            raise ConfigError(f'[modbus] needs an extra ({error}): pip install "station[modbus]"') from None
+        need_modbus()
+        from station.modbus import ModbusRtu, ModbusTcp  # only where it is used: pymodbus is an extra
+
         unit = ModbusUnit(
             UnitTimes(wanted.heartbeat_s, wanted.ack_ms / 1e3, wanted.valid_ms / 1e3),
             alive=self._trouble,
@@ -267,10 +267,7 @@ class _Side:
                 server = ModbusTcp(unit, host=wanted.host, port=wanted.tcp_port, unit=wanted.unit, beat=self._moves)
                 self._loops["modbus"] = Loop(server.run)
             case ModbusRtuSection():
-                options = SerialOptions(
-                    wanted.port, wanted.baud, parity=wanted.parity, stop_bits=wanted.stop_bits, terminator=""
-                )
-                port = SerialPort(options, name="modbus", beat=self._moves)
+                port = make_rtu_port(wanted, beat=self._moves)
                 self._loops["modbus"] = Loop(port.run)
                 ModbusRtu(unit, port, unit=wanted.unit)
         return unit
@@ -320,6 +317,17 @@ def make_camera(wanted: CameraSection, *, health: Health, worked: Callable[[], N
 def make_port(wanted: SerialPortSection, *, name: str, beat: Beat) -> SerialPort:
     options = SerialOptions(**{key: getattr(wanted, key) for key in SerialOptions.__slots__})
     return SerialPort(options, name=name, beat=beat)
+
+
+def make_rtu_port(wanted: ModbusRtuSection, *, beat: Beat) -> SerialPort:
+    options = SerialOptions(wanted.port, wanted.baud, parity=wanted.parity, stop_bits=wanted.stop_bits, terminator="")
+    return SerialPort(options, name="modbus", beat=beat)
+
+
+def need_modbus() -> None:
+    """Raises ConfigError when pymodbus is not there."""
+    if find_spec("pymodbus") is None:
+        raise ConfigError('[modbus] needs an extra that is not installed: pip install "station[modbus]"')
 
 
 def build_folder(wanted: FolderSection, *, ledger: SqliteLedger, on_backlog: Callable[[int], None]) -> FolderSource:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, cast
@@ -24,8 +25,9 @@ log = structlog.get_logger(__name__)
 # A master that sends rubbish would fill the log: it gets its exception code, and we count on its own diagnosis.
 logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
 
+WRITE_SINGLE_COIL = 5
 TABLES = {
-    **dict.fromkeys((1, 5, 15), Table.COILS),
+    **dict.fromkeys((1, WRITE_SINGLE_COIL, 15), Table.COILS),
     2: Table.DISCRETE_INPUTS,
     **dict.fromkeys((3, 6, 16, 22, 23), Table.HOLDING_REGISTERS),
     4: Table.INPUT_REGISTERS,
@@ -79,7 +81,7 @@ class _Server:
         function = request[0]
         if function not in TABLES:
             response: ModbusPDU = ExceptionResponse(function, ExcCodes.ILLEGAL_FUNCTION)
-        elif (decoded := self._decoder.decode(request)) is None:
+        elif (decoded := self._decoder.decode(request)) is None or _neither_on_nor_off(request):
             response = ExceptionResponse(function, ExcCodes.ILLEGAL_VALUE)
         else:
             datastore = cast(ModbusServerContext, _Datastore(self._registers, at_s))
@@ -254,6 +256,18 @@ class ModbusRtu:
         return True
 
 
+def probe(host: str, port: int) -> None:
+    """Takes the TCP port and leaves it again: can it be had? Raises PortError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        raise PortError(_why_not(host, port, error)) from None
+
+
 def _done(response: Coroutine[Any, Any, ModbusPDU]) -> ModbusPDU:
     """Runs what pymodbus wrote for an event loop: our datastore never waits for one."""
     try:
@@ -261,6 +275,11 @@ def _done(response: Coroutine[Any, Any, ModbusPDU]) -> ModbusPDU:
     except StopIteration as finished:
         return cast(ModbusPDU, finished.value)
     raise RuntimeError("pymodbus waits for something that is not ours")
+
+
+def _neither_on_nor_off(request: bytes) -> bool:
+    """For pymodbus all but 0 is ON, and noise in a single coil's value would be a trigger."""
+    return request[0] == WRITE_SINGLE_COIL and request[3:] not in {b"\xff\x00", b"\x00\x00"}
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

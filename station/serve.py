@@ -18,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 
 from station import __version__
 from station.config import Settings
+from station.parts import make_folder
 from station.web.server import bind
 from station.web.tls import ServerTls
 
@@ -32,6 +33,7 @@ STOP_S = 10
 
 def serve(settings: Settings, *, workers: int) -> None:
     """Serves until SIGTERM or Ctrl-C; a worker that dies is replaced. Raises ConfigError and ModelError at once."""
+    make_folder(settings.station.data_dir, "[station] data_dir")
     settings = share_of(settings, workers)
     wanted = settings.http
     tls = None if wanted.cert_file is None or wanted.key_file is None else ServerTls(wanted.cert_file, wanted.key_file)

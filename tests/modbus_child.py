@@ -42,7 +42,7 @@ def main() -> None:
                 trigger = asked[-1]
                 unit.show(Answer(trigger.id, Verdict(verdict), "by the test", trigger))
             case ["safe"]:
-                unit.safe("the station was stopped")
+                unit.safe("the station stops")
         print("done", flush=True)  # noqa: T201  # ditto
     stop.set()
     for loop in loops:

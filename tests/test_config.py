@@ -76,7 +76,7 @@ def test_the_guides_names_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("[source]\nserial_pattern = '('", ["[source] serial_pattern", "no regular expression"]),
         ("[mqtt]\nca_file = 'x'", ["tls = true"]),
         ("[mqtt]\ntls = true\ncert_file = 'x'", ["belong together"]),
-        ("[http]\nhost = '0.0.0.0'", ["[http] host", "loopback"]),
+        ("[http]\nhost = '0.0.0.0'", ["[http]", 'host = "0.0.0.0" is open to the network', "station key create"]),
         ("[evidence]\nstop_below_mb = 1", ["stop_below_mb"]),
         ("[mqtt\nport = 1", ["not valid TOML"]),
         ("[log]\nlevel = 'loud'", ["[log] level", '"info"']),

@@ -36,7 +36,7 @@ HOMES = {
     "onnxruntime": {"detectors.onnx", "detectors.quantize"},
     "onnx": {"detectors.quantize"},
     "openvino": {"detectors.openvino"},
-    "pydantic": CONFIG,
+    "pydantic": CONFIG | {"web"},
     "pydantic_settings": {"config"},
     "fastapi": {"web", "web_side"},
     "uvicorn": {"web", "serve"},

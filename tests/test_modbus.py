@@ -20,25 +20,28 @@ from pathlib import Path
 
 import pytest
 from pymodbus.client import ModbusSerialClient, ModbusTcpClient
+from pymodbus.framer import FramerRTU
 
 from station.errors import PortError
 from station.health import Health
 from station.modbus import MAX_CLIENTS, ModbusRtu, ModbusTcp
-from station.modbus_map import CODES, MIRROR, VERSION, WRITABLE, Control, Faults, Status
+from station.modbus_map import CODES, MIRROR, VERSION, WRITABLE, Control, Faults, Status, Table
 from station.modbus_unit import ModbusUnit, Times
 from station.types import Answer, Trigger, Verdict
 from tests.modbus_plc import ModbusPlc
 from tests.mosquitto import free_port
-from tests.ports import Open
+from tests.ports import FakePort, Open
 from tests.waiting import until
 
 CHILD = Path(__file__).with_name("modbus_child.py")
+DOCUMENT = Path(__file__).parents[1] / "docs" / "modbus.md"
 
 
 class Served:
-    """A unit behind a TCP port; ``judge`` answers what was asked for."""
+    """A unit behind a TCP port; ``judge`` answers what was asked for. *at_once*: it needs no telling."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
         self.asked: list[tuple[int | None, str | None, float]] = []
         self.health = Health()
         self.unit = ModbusUnit(
@@ -49,10 +52,11 @@ class Served:
             health=self.health,
         )
         self.server = ModbusTcp(self.unit, host="127.0.0.1", port=0, unit=1, beat=self.health.beat)
-        self.failed: list[BaseException] = []
 
     def _arrived(self, number: int | None, board_serial: str | None, at_s: float) -> object:
         self.asked.append((number, board_serial, at_s))
+        if self._at_once:
+            self.judge()
         return self.asked
 
     def judge(self, verdict: Verdict = Verdict.PASS) -> None:
@@ -171,6 +175,55 @@ def test_rubbish_ends_its_connection_and_no_other(rubbish: bytes) -> None:
         assert ModbusPlc(client).block().version == 1
 
 
+def test_a_client_that_asks_and_never_reads_is_put_out() -> None:
+    served = Served()
+    asks = bytes.fromhex("000100000006010300000013")
+    with served.tcp() as address, client_of(address) as client, closing(socket.socket()) as rude:
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        rude.settimeout(300)  # it is a lot to answer
+        rude.connect(address)
+        with pytest.raises(ConnectionError):
+            rude.sendall(asks * 1_000_000)
+        assert ModbusPlc(client).block().version == 1
+
+
+@pytest.mark.parametrize(
+    ("request_hex", "answer_hex"),
+    [
+        ("05 0000 1234", "85 03"),
+        ("05 0000", "85 03"),
+        ("06 0000", "86 03"),
+        ("10 0000 0002 02 0001", "90 03"),
+        ("10 0000 0003 06 0001 0000", "90 03"),
+        ("0f 0000 0004 01 0f", "8f 02"),
+        ("16 0000 0000 0008", "96 03"),
+        ("08 0000 0000", "88 01"),
+        ("80", "80 01"),
+    ],
+)
+def test_a_request_that_is_not_right_is_refused_whole(request_hex: str, answer_hex: str) -> None:
+    served, request, answer = Served(), bytes.fromhex(request_hex), bytes.fromhex(answer_hex)
+    with served.tcp() as address, socket.create_connection(address, timeout=20) as one:
+        one.sendall(bytes([0, 7, 0, 0, 0, len(request) + 1, 1]) + request)
+        assert one.recv(100) == bytes([0, 7, 0, 0, 0, 3, 1]) + answer
+    assert served.asked == []
+
+
+def test_a_server_that_was_stopped_ends_its_connections_and_can_have_its_port_again() -> None:
+    served = Served()
+    served.server = ModbusTcp(served.unit, host="127.0.0.1", port=free_port(), unit=1, beat=served.health.beat)
+    with served.tcp() as address, ExitStack() as stack:
+        one = stack.enter_context(socket.create_connection(address, timeout=20))
+        with client_of(address) as client:
+            assert ModbusPlc(client).block().version == 1
+        stack.pop_all()
+    with closing(one):
+        assert ended(one)
+    with served.tcp() as again, client_of(again) as client:
+        assert again == address
+        assert ModbusPlc(client).block().version == 1
+
+
 def test_half_a_request_is_waited_for_and_hurts_nobody() -> None:
     served = Served()
     with served.tcp() as address, client_of(address) as client, socket.create_connection(address, timeout=20) as slow:
@@ -203,72 +256,191 @@ def test_a_port_in_use_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("step", ["ready", "triggered", "lowered", "valid"])
 def test_killed_at_any_step_of_the_handshake_the_board_is_rejected(step: str) -> None:
-    child = subprocess.Popen(
+    with child() as (station, order, client):
+
+        def at(now: str) -> None:
+            if now == "lowered":
+                order("busy")
+                order("show pass")
+            if now == step:
+                station.send_signal(signal.SIGKILL)
+                station.wait(30)
+
+        assert ModbusPlc(client).may_pass(7, at=at) is False
+
+
+@pytest.mark.parametrize(("after", "passes"), [("busy", True), ("safe", False), ("show fail", False)])
+def test_a_pass_is_taken_back_by_what_comes_before_the_plc_has_read_it(after: str, passes: bool) -> None:
+    with child() as (_, order, client):
+
+        def at(now: str) -> None:
+            if now == "lowered":
+                order("show pass")
+            if now == "valid":
+                order(after)
+
+        assert ModbusPlc(client).may_pass(7, at=at) is passes
+
+
+@contextmanager
+def child() -> Iterator[tuple[subprocess.Popen[str], Callable[[str], None], ModbusTcpClient]]:
+    """A station of its own that can be killed, what gives it orders, and a client that is connected to it."""
+    station = subprocess.Popen(
         [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
     try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        with child.stdin as orders, child.stdout as said, client_of(("127.0.0.1", int(said.readline()))) as client:
+        assert station.stdin is not None
+        assert station.stdout is not None
+        with station.stdin as orders, station.stdout as said, client_of(("127.0.0.1", int(said.readline()))) as client:
 
-            def at(now: str) -> None:
-                if now == "lowered":
-                    print("show pass", file=orders, flush=True)
-                    said.readline()
-                if now == step:
-                    child.send_signal(signal.SIGKILL)
-                    child.wait(30)
+            def order(what: str) -> None:
+                print(what, file=orders, flush=True)
+                assert said.readline() == "done\n"
 
-            assert ModbusPlc(client).may_pass(7, at=at) is False
+            yield station, order, client
     finally:
-        child.kill()
-        child.wait(30)
+        station.kill()
+        station.wait(30)
 
 
 def test_rtu_over_a_serial_line_that_was_unplugged_is_served_again(tmp_path: Path) -> None:
     served = Served()
-    master, slave = pty.openpty()
-    other_master, other_slave = pty.openpty()
-    for one in (slave, other_slave):
-        tty.setraw(one)
-    link = tmp_path / "plc"
-    link.symlink_to(os.ttyname(slave))
-    stop = threading.Event()
-    relay = threading.Thread(target=wire, args=(master, other_master, stop))
-    relay.start()
-    client = ModbusSerialClient(os.ttyname(other_slave), baudrate=19200, timeout=20, retries=0)
-    try:
-        with Open(link, terminator="", baud=19200) as port, served.running():
-            ModbusRtu(served.unit, port.port, unit=1)
-            until(lambda: port.port.connected)
-            assert client.connect()
-            plc = ModbusPlc(client)
-            assert plc.block().version == 1
+    line = Open(tmp_path / "plc", terminator="", baud=19200)
+    ModbusRtu(served.unit, line.port, unit=1)
 
-            def at(step: str) -> None:
-                if step == "lowered":
-                    served.judge()
+    def at(step: str) -> None:
+        if step == "lowered":
+            served.judge()
 
+    with far_end() as (far, client), line, served.running():
+        plc = ModbusPlc(client)
+        with plugged(tmp_path / "plc", far):
+            until(lambda: line.port.connected)
             assert plc.may_pass(9, at=at)
-            os.write(master, b"\xff\x00rubbish\x01\x04")
-            until(lambda: port.port.counts.bytes > 0)
+        until(lambda: "serial_failing" in line.faults())
+        until(lambda: not line.port.connected)
+        with plugged(tmp_path / "plc", far) as near:
+            until(lambda: line.port.connected)
+            before = line.port.counts.noise
+            os.write(near, frame(1, "06 0000 0001")[:-1] + b"\0")
+            until(lambda: line.port.counts.noise > before, what="a request with a wrong checksum is noise")
+            assert plc.may_pass(10, at=at)
+    assert [number for number, *_ in served.asked] == [9, 10]
+
+
+@contextmanager
+def far_end() -> Iterator[tuple[int, ModbusSerialClient]]:
+    """The PLC's end of a serial line: what its cable is joined to, and a client that is connected."""
+    far, far_slave = pty.openpty()
+    tty.setraw(far_slave)
+    client = ModbusSerialClient(os.ttyname(far_slave), baudrate=19200, timeout=5, retries=3)
+    try:
+        assert client.connect()
+        yield far, client
     finally:
-        client.close()  # type: ignore[no-untyped-call]  # ditto
+        client.close()  # type: ignore[no-untyped-call]  # pymodbus has no types here
+        os.close(far)
+        os.close(far_slave)
+
+
+@contextmanager
+def plugged(where: Path, far: int) -> Iterator[int]:
+    """The station's adapter at *where*, with its cable to *far*; yields a descriptor that writes to the station too."""
+    near, near_slave = pty.openpty()
+    tty.setraw(near_slave)
+    where.symlink_to(os.ttyname(near_slave))
+    stop = threading.Event()
+    cable = threading.Thread(target=join, args=(near, far, stop))
+    cable.start()
+    try:
+        yield near
+    finally:
         stop.set()
-        relay.join(30)
-        for one in (master, slave, other_master, other_slave):
-            os.close(one)
+        cable.join(30)
+        where.unlink()
+        os.close(near)
+        os.close(near_slave)
 
 
-def wire(one: int, other: int, stop: threading.Event) -> None:
-    """Joins two pty masters."""
+def join(one: int, other: int, stop: threading.Event) -> None:
     while not stop.is_set():
         for ready in select.select([one, other], [], [], 0.05)[0]:
             os.write(other if ready == one else one, os.read(ready, 4096))
 
 
+def frame(unit: int, request: str) -> bytes:
+    body = bytes([unit]) + bytes.fromhex(request)
+    return body + FramerRTU.compute_CRC(body).to_bytes(2, "big")
+
+
+READ = frame(1, "04 0008 0001")
+VERSION_READ = frame(1, f"04 02 {VERSION:04x}")
+
+
+@pytest.mark.parametrize(
+    ("before", "pause_s"),
+    [
+        ([], 0.0),
+        ([frame(1, "06 0000 0001")[:5]], 1.0),
+        ([frame(1, "06 0000 0001")[:-1] + b"\0"], 0.0),
+        ([frame(2, "06 0000 0001")], 0.0),
+        ([frame(0, "06 0000 0001")], 0.0),
+        ([b"\x01\x10\x00\x00\x00\x03\xff", b"\xff" * 100], 1.0),
+        ([b"\xff" * 200] * 3, 1.0),
+    ],
+    ids=["nothing", "half a request", "wrong checksum", "another unit", "all units", "endless request", "noise"],
+)
+def test_rubbish_on_a_serial_line_triggers_nothing_and_the_next_request_is_answered(
+    before: list[bytes], pause_s: float
+) -> None:
+    served, port = Served(), FakePort()
+    ModbusRtu(served.unit, port, unit=1)
+    for one in before:
+        port.say(one, 100.0)
+    assert (port.sent, served.asked) == ([], [])
+    port.say(READ, 100.0 + pause_s)
+    assert port.sent == [VERSION_READ]
+
+
+def test_a_request_that_comes_in_pieces_is_one_and_a_new_connection_forgets_them() -> None:
+    served, port = Served(), FakePort()
+    ModbusRtu(served.unit, port, unit=1)
+    for at, one in enumerate(READ):
+        port.say(bytes([one]), 100.0 + at / 100)
+    assert port.sent == [VERSION_READ]
+    port.say(READ[:4], 200.0)
+    port.open()
+    port.say(READ, 200.0)
+    assert port.sent == [VERSION_READ] * 2
+
+
+def test_an_answer_that_the_serial_line_does_not_take_hurts_nobody() -> None:
+    served, port = Served(), FakePort()
+    ModbusRtu(served.unit, port, unit=1)
+    port.connected = False
+    assert port.say(READ)
+    port.connected = True
+    port.say(READ)
+    assert port.sent == [VERSION_READ]
+
+
+def test_the_example_in_the_document_reads_its_result(capsys: pytest.CaptureFixture[str]) -> None:
+    served = Served(at_once=True)
+    code = DOCUMENT.read_text().partition("```python\n")[2].partition("```")[0]
+    with served.tcp() as address:
+        until(lambda: Faults.NOT_WORKING not in faults_of(served))
+        exec(code.replace("port=5020", f"port={address[1]}"), {})  # noqa: S102  # our own document
+    assert "PASS for board 17\n" in capsys.readouterr().out
+
+
+def faults_of(served: Served) -> Faults:
+    words = served.unit.read(Table.INPUT_REGISTERS, 1, 1)
+    assert isinstance(words, list)
+    return Faults(words[0])
+
+
 def test_the_register_map_in_the_document_is_the_one_that_is_served() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "modbus.md").read_text()
+    text = DOCUMENT.read_text()
     holding, inputs = text.partition("| holding register |")[2].split("| input register |")
     said = {int(bit): name for bit, name in re.findall(r"bit (\d) ([A-Z_]+)", holding)}
     assert said == {one.bit_length() - 1: one.name for one in Control}

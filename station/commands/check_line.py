@@ -1,4 +1,4 @@
-"""``station check`` at the line: takes one picture with the camera, and opens each serial port once."""
+"""``station check`` at the line: takes one picture with the camera, and opens each port to the PLC once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from station.errors import CameraError, ConfigError, PortError
 from station.line_sections import (
     CameraSection,
     LineScanner,
+    ModbusRtuSection,
+    ModbusTcpSection,
     PatliteTower,
     RelayGateSection,
     SerialGateSection,
@@ -19,7 +21,7 @@ from station.line_sections import (
     SerialScanner,
     SerialTrigger,
 )
-from station.line_side import make_port
+from station.line_side import make_port, make_rtu_port, need_modbus
 from station.parts import build_trust
 from station.sources.camera import CameraOptions
 from station.trust import look_at, problem_of
@@ -55,6 +57,32 @@ def ports(settings: Settings) -> Iterator[Finding]:
     for section, wanted in used.items():
         trouble = _trouble(section, wanted)
         yield Finding(section, works=trouble is None, needed=False, seen=trouble or f"{wanted.port} can be opened")
+
+
+def modbus(settings: Settings) -> Iterator[Finding]:
+    """A port that a running station has is in use, so it need not be free."""
+    wanted = settings.modbus
+    if not isinstance(wanted, ModbusTcpSection | ModbusRtuSection):
+        return
+    used = "trigger and gate" if settings.trigger.kind == "modbus" else "gate"
+    try:
+        need_modbus()
+    except ConfigError as error:
+        yield Finding("modbus", works=False, seen=str(error))
+        return
+    from station.modbus import probe  # only where it is used: pymodbus is an extra
+
+    try:
+        if isinstance(wanted, ModbusTcpSection):
+            where = f"{wanted.host}:{wanted.tcp_port}"
+            probe(wanted.host, wanted.tcp_port)
+        else:
+            where = wanted.port
+            make_rtu_port(wanted, beat=lambda _loop: None).probe()
+    except PortError as error:
+        yield Finding("modbus", works=False, needed=False, seen=str(error))
+        return
+    yield Finding("modbus", works=True, seen=f"{where} can be opened, as unit {wanted.unit}, for {used}")
 
 
 def _trouble(section: str, wanted: SerialPortSection) -> str | None:

@@ -1,0 +1,46 @@
+"""The daemon with a PLC that speaks Modbus RTU over a serial line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+
+from tests.daemon import BLACK_PASSES, PATIENCE_S, Daemon, Subscriber, lasting_broker, picture
+from tests.modbus_plc import ModbusPlc
+from tests.test_modbus import far_end, plugged
+from tests.waiting import until
+
+
+def test_over_rtu_the_plc_lets_pass_what_the_events_say_also_after_a_crash(tmp_path: Path) -> None:
+    boards = tmp_path / "boards"
+    boards.mkdir()
+    for one in range(2):
+        cv2.imwrite(str(boards / f"{one}.png"), picture(one, red=BLACK_PASSES) if one else picture(one))
+    changes: dict[str, dict[str, object]] = {
+        "source": {
+            **{"kind": "camera", "device": str(boards), "fps": 50, "latency_ms": 0},
+            **{"path": None, "scan_s": None},
+        },
+        "trigger": {"kind": "modbus", "answer_ms": 5000},
+        "gate": {"kind": "modbus"},
+        "modbus": {"kind": "rtu", "port": str(tmp_path / "plc"), "heartbeat_s": 0.1, "ack_ms": 4000, "unit": 3},
+    }
+    with (
+        lasting_broker(tmp_path / "broker") as broker,
+        far_end() as (far, client),
+        plugged(tmp_path / "plc", far),
+        Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station,
+        Subscriber(broker.port) as subscriber,
+    ):
+        plc = ModbusPlc(client, unit=3)
+        passed: dict[int, bool] = {}
+        for first in (1, 101):
+            station.start()
+            passed |= {number: plc.may_pass(number, within_s=PATIENCE_S) for number in range(first, first + 10)}
+            until(lambda: len(subscriber.events()) == len(passed), within_s=PATIENCE_S, what="an event for each board")
+            station.kill()
+        for event in subscriber.events():
+            assert passed[event["trigger"]["number"]] == (event["verdict"] == "pass")
+            assert (event["trigger"]["kind"], event["gate"]) == ("modbus", "shown")
+        assert set(passed.values()) == {True, False}
