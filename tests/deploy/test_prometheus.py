@@ -24,7 +24,9 @@ DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "dashboard.json").r
 PANELS = [one for one in DASHBOARD["panels"] if one["type"] != "row"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 ALERTS = [
-    rule for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+    rule
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
 ]
 NAMES = re.compile(r"\b(?:station|process)_[a-z_]+")
 
@@ -94,7 +96,9 @@ class Plant:
     def metrics(self) -> str:
         said = ""
         for one in (self.line, self.api):
-            answer = httpx.get(self.url(one, "/metrics"), headers={"Authorization": f"Bearer {self.key}"}, trust_env=False)
+            answer = httpx.get(
+                self.url(one, "/metrics"), headers={"Authorization": f"Bearer {self.key}"}, trust_env=False
+            )
             assert answer.status_code == httpx.codes.OK, answer.text
             said += answer.text
         return said
@@ -204,7 +208,9 @@ def test_every_rule_is_evaluated_without_an_error(plant: Plant) -> None:
     def rules() -> list[Any]:
         return [rule for group in plant.prometheus.get("/api/v1/rules")["groups"] for rule in group["rules"]]
 
-    until(lambda: all(one["lastEvaluation"] > "2000" for one in rules()), within_s=PATIENCE_S, what="every rule evaluated")
+    until(
+        lambda: all(one["lastEvaluation"] > "2000" for one in rules()), within_s=PATIENCE_S, what="every rule evaluated"
+    )
     assert {one["name"]: one["health"] for one in rules()} == {one["alert"]: "ok" for one in ALERTS}
 
 

@@ -1,0 +1,71 @@
+"""TLS on the HTTP port: good files, renewed files, and files that do not do."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from station.errors import ConfigError
+from station.web.tls import ServerTls
+from tests.waiting import until
+from tests.web.ports import Served
+
+
+def pair(folder: Path, *, password: bytes | None = None) -> tuple[Path, Path, int]:
+    """A certificate for 127.0.0.1 that signs itself, its key, and its serial number."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "station")])
+    now, serial = datetime.now(timezone.utc), x509.random_serial_number()
+    builder = x509.CertificateBuilder(name, name, key.public_key(), serial, now, now + timedelta(days=1))
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    cert = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    folder.mkdir(exist_ok=True)
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+    return *files, serial
+
+
+def serial_of(url: str) -> int:
+    host, _, port = url.removeprefix("https://").partition(":")
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode()).serial_number
+
+
+def test_the_port_speaks_tls_and_serves_a_renewed_certificate_without_a_restart(tmp_path: Path) -> None:
+    cert, key, serial = pair(tmp_path / "now")
+    served = Served(tmp_path, cert_file=cert, key_file=key)
+    with served.client(verify=ssl.create_default_context(cafile=str(cert))) as client:
+        assert client.get("/docs").status_code == 200
+        assert serial_of(served.url) == serial
+        assert served._tls is not None
+        served._tls.stop()
+        served._tls._stop.clear()
+        served._tls.watch(every_s=0.01)
+        new_cert, new_key, new_serial = pair(tmp_path / "new")
+        new_cert.replace(cert)  # half renewed: the old pair serves on
+        new_key.replace(key)
+        until(lambda: serial_of(served.url) == new_serial)
+
+
+def test_files_that_are_away_damaged_encrypted_or_of_two_pairs_are_named(tmp_path: Path) -> None:
+    cert, key, _ = pair(tmp_path / "one")
+    other_cert, other_key, _ = pair(tmp_path / "two")
+    _, locked_key, _ = pair(tmp_path / "three", password=b"secret")
+    for given, said in (
+        ((tmp_path / "away.pem", key), "cannot be read"),
+        ((cert, other_key), "do not belong together"),
+        ((other_cert, key), "do not belong together"),
+        ((key, cert), "damaged"),
+        ((cert, locked_key), "encrypted"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            ServerTls(*given)
