@@ -25,8 +25,17 @@ from station.sections import FolderSection
 CONFIG, LEDGER, MODELS, FILES = "station.toml", "ledger.db", "models", "files"
 CONFIG_BYTES = 1_000_000
 # Keys whose files may be read by everybody, and those that may not: they stay where they are unless somebody asks.
-SECRET_FILES = ("mqtt.password_file", "mqtt.key_file")
-PLAIN_FILES = ("mqtt.ca_file", "mqtt.cert_file", "recipe.template")
+SECRET_FILES = (
+    *("mqtt.password_file", "mqtt.key_file", "source.password_file"),
+    *("http.key_file", "http.jwt_secret_file", "http.redis_password_file"),
+)
+PLAIN_FILES = (
+    *("mqtt.ca_file", "mqtt.cert_file", "recipe.template", "recipe.trust"),
+    *("http.cert_file", "http.jwt_public_key_file"),
+)
+# What the station keeps beside its ledger: the keys' hashes, and the recipe that a command chose. What tokens are signed
+# with is a secret. Proofs of challenge boards stay: on another machine they are due again.
+OWN, OWN_SECRET = ("keys.json", "recipe.json"), "jwt-secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ def back_up(
     """
     Writes configuration, ledger, models and the files that the configuration names into *target*; the station may run.
 
-    With *secrets* also the broker's password and the TLS key. Raises BackupError, LedgerError, ModelError.
+    With *secrets* also passwords, private keys, and what tokens are signed with. Raises BackupError, LedgerError, ModelError.
     """
     found = find(config)
     if found is None:
@@ -55,6 +64,9 @@ def back_up(
         if (data_dir / LEDGER).exists():
             copy_ledger(data_dir / LEDGER, copy)
             files[LEDGER] = copy
+        files.update({one: data_dir / one for one in OWN if (data_dir / one).exists()})
+        if secrets and (data_dir / OWN_SECRET).exists():
+            files[OWN_SECRET] = data_dir / OWN_SECRET
         files.update(_models(model_store(settings).folder))
         named, left_out = _named_files(settings, secrets=secrets)
         files.update({f"{FILES}/{key}": path for key, path in named.items()})
@@ -130,6 +142,12 @@ def _named_files(settings: Settings, *, secrets: bool) -> tuple[dict[str, Path],
         left.append(LeftOut("the broker's password", where))
     names = sorted(one for one in os.environ if one.startswith(PREFIX) and one != "STATION_CONFIG")
     left += [LeftOut(f"the environment variable {name}", "it overrides the configuration here") for name in names]
+    for name, recipe in settings.recipes.items():
+        left += [
+            LeftOut(f"recipes.{name}.{key}", str(path))
+            for key in ("template", "trust")
+            if (path := getattr(recipe, key))
+        ]
     if Path(".env").exists():
         left.append(LeftOut(".env", str(Path(".env").absolute())))
     inbox = f" and {settings.source.path}" if isinstance(settings.source, FolderSection) else ""
@@ -140,7 +158,7 @@ def _named_files(settings: Settings, *, secrets: bool) -> tuple[dict[str, Path],
 def _paths(settings: Settings) -> Iterator[tuple[str, Path]]:
     for key in (*PLAIN_FILES, *SECRET_FILES):
         section, _, name = key.partition(".")
-        path = getattr(getattr(settings, section), name)
+        path = getattr(getattr(settings, section), name, None)  # not every kind of a section has it
         if path is not None:
             yield key, path
     model = settings.detector.model
@@ -150,7 +168,13 @@ def _paths(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 def _refuse_strangers(manifest: Manifest, source: Path) -> None:
     for one in manifest.files:
-        known = {CONFIG, LEDGER, *(f"{FILES}/{key}" for key in (*PLAIN_FILES, *SECRET_FILES, "detector.model"))}
+        known = {
+            CONFIG,
+            LEDGER,
+            *OWN,
+            OWN_SECRET,
+            *(f"{FILES}/{key}" for key in (*PLAIN_FILES, *SECRET_FILES, "detector.model")),
+        }
         if one.name not in known and not one.name.startswith(f"{MODELS}/"):
             raise BackupError(f"{source} holds {one.name}, which this station does not know: update it, then restore")
 
@@ -174,7 +198,7 @@ def _targets(settings: Settings, *, config: Path, data_dir: Path) -> dict[str, P
     folder. Anywhere else an archive must not write: such a file goes to ``DATA_DIR/restored``, to be moved by hand.
     """
     homes = [config.absolute().parent, data_dir.absolute()]
-    targets = {CONFIG: config, LEDGER: data_dir / LEDGER, MODELS: data_dir / MODELS}
+    targets = {CONFIG: config, **{one: data_dir / one for one in (LEDGER, MODELS, *OWN, OWN_SECRET)}}
     for key, path in _paths(settings):
         plain = Path(os.path.normpath(path.absolute()))
         at_home = any(home in plain.parents for home in homes)

@@ -115,11 +115,27 @@ def test_no_secret_is_in_a_backup_unless_it_is_asked_for(tmp_path: Path) -> None
     with Daemon(tmp_path / "old") as old:
         password = old.folder / "password"
         password.write_text("hush")
-        old.configure({"mqtt": {"username": "aoi", "password_file": str(password)}})
-        assert old.call("backup", "plain.tar.gz").returncode == 0
+        trust = old.folder / "trust.toml"
+        trust.write_text(
+            "width = 64\nheight = 64\nmin_brightness = 0\nmax_brightness = 255\nmin_contrast = 0\nmin_sharpness = 0\n"
+        )
+        old.configure(
+            {
+                "mqtt": {"username": "aoi", "password_file": str(password)},
+                "http": {"auth": "required"},
+                "recipe": {"trust": str(trust)},
+                "recipes.b": {"trust": str(trust)},
+            }
+        )
+        assert old.call("key", "create", "line-2", "--scope", "read").returncode == 0
+        assert old.call("token", "create", "x", "--scope", "read").returncode == 0
+        left_out = old.call("backup", "--force", "plain.tar.gz").stdout
+        assert "left out: recipes.b.trust" in left_out
+        assert old.call("backup", "--force", "plain.tar.gz").returncode == 0
         assert old.call("backup", "secret.tar.gz", "--secrets").returncode == 0
     with tarfile.open(old.folder / "plain.tar.gz") as plain, tarfile.open(old.folder / "secret.tar.gz") as secret:
-        assert set(secret.getnames()) - set(plain.getnames()) == {"files/mqtt.password_file"}
+        assert set(secret.getnames()) - set(plain.getnames()) == {"files/mqtt.password_file", "jwt-secret"}
+        assert {"keys.json", "files/recipe.trust"} <= set(plain.getnames())
         assert "files/detector.model" in plain.getnames()  # a model that is configured as a file belongs to it
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -104,17 +105,20 @@ class Plant:
         return said
 
     def use(self) -> None:
-        """A board on the line, a picture twice for each API, a stranger, and a request that cannot be met."""
-        drop(self.line.inbox, f"{free_port()}.png", encoded(picture(1, red=RED_FAILS)))
+        """A board on the line, and a picture that comes again to each API."""
+        drop(self.line.inbox, f"{uuid.uuid4()}.png", encoded(picture(1, red=RED_FAILS)))
         for one in (self.line, self.api):
-            for key in (self.key, self.key, "st_no_such"):
-                httpx.post(
-                    self.url(one, "/predict"),
-                    files={"file": ("board.png", encoded(picture(2)))},
-                    headers={"X-API-Key": key},
-                    trust_env=False,
-                    timeout=30.0,
-                )
+            for _ in range(2):
+                assert self.predict(one, self.key) == httpx.codes.OK
+
+    def predict(self, daemon: Daemon, key: str) -> int:
+        return httpx.post(
+            self.url(daemon, "/predict"),
+            files={"file": ("board.png", encoded(picture(2)))},
+            headers={"X-API-Key": key},
+            trust_env=False,
+            timeout=30.0,
+        ).status_code
 
 
 def made_key(daemon: Daemon, *scopes: str) -> str:
@@ -127,7 +131,7 @@ def made_key(daemon: Daemon, *scopes: str) -> str:
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     binary = program("prometheus")
     folder = tmp_path_factory.mktemp("plant")
-    http = {"host": HOST, "auth": "required"}
+    http = {"host": HOST, "auth": "required", "requests_per_minute": 0}
     with ExitStack() as stack:
         line = stack.enter_context(Daemon(folder / "line", changes={"http": http}))
         data_dir = str(line.data_dir)  # as in compose.yaml: one volume, one set of keys
@@ -152,7 +156,10 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
             f"--web.listen-address=127.0.0.1:{port}",
         ]
         stack.enter_context(started(command, port=port, log=folder / "prometheus.log"))
-        yield Plant(Prometheus(port), line, api, key)
+        plant = Plant(Prometheus(port), line, api, key)
+        for one in (line, api):
+            assert plant.predict(one, "st_a_stranger") == httpx.codes.UNAUTHORIZED
+        yield plant
 
 
 def ready(daemon: Daemon) -> bool:
@@ -234,7 +241,10 @@ def test_every_query_of_the_dashboard_is_answered_with_data(plant: Plant) -> Non
                 del left[query]
         return not left
 
-    until(nothing_left, within_s=2 * PATIENCE_S, what=f"data for {list(left)}")
+    try:
+        until(nothing_left, within_s=2 * PATIENCE_S)
+    except AssertionError:
+        pytest.fail("no data for\n" + "\n".join(left))
 
 
 def test_the_panels_are_told_apart_and_do_not_lie_on_each_other() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 
 from station.config import Settings
@@ -44,7 +45,14 @@ class _Detector:
 class Served:
     """The API on a free port; *bench* judges, and may be replaced between requests."""
 
-    def __init__(self, folder: Path, *, detect: Callable[[Image], list[Defect]] | None = None, **http: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        detect: Callable[[Image], list[Defect]] | None = None,
+        api: FastAPI | None = None,
+        **http: Any,
+    ) -> None:
         self.settings = Settings.model_validate(
             {"station": {"name": "aoi-1", "data_dir": folder}, "http": {"port": free_port(), **http}}
         )
@@ -58,7 +66,7 @@ class Served:
 
         self.bench = Bench(_Detector(counting), Recipe("default", 0.5), "r1", "aoi-1", lambda: True)
         self.door: Door = build_door(self.settings, self.metrics)
-        api = new_api()
+        api = api or new_api()
         add_inspection(
             api,
             self.settings,
