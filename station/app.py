@@ -46,8 +46,10 @@ from station.parts import (
 )
 from station.publish import run_publish
 from station.remote import Command, Commands
+from station.reviews import Reviews
 from station.sdnotify import Notifier
 from station.sections import MB, FolderSection
+from station.showing import Line, Showing
 from station.supervise import Worker
 from station.today import Books, today
 from station.trigger_journal import TriggerJournal
@@ -130,6 +132,17 @@ class Station:
             last_s=last[0].recorded_at.timestamp() if last else None,
         )
         self._turns = Turns()
+        self._showing = Showing(
+            self._ledger,
+            Reviews(self._ledger, station=settings.station.name, on_new=self._owes.set),
+            self._vitals,
+            recipe=lambda: self._recipes.commanded or settings.recipe.name,
+            line=Line(
+                settings.source.kind,
+                settings.gate.kind,
+                f"{settings.mqtt.host}:{settings.mqtt.port}" if settings.mqtt.enabled else "off",
+            ),
+        )
         self._commands: Queue[Command] = Queue(COMMANDS)
         self._link = build_link(settings, self._health, self._on_link_change, self._on_command)
         self._side = build_line_side(
@@ -211,6 +224,8 @@ class Station:
     def _build_web(self) -> WebServer:
         from station.http_metrics import HttpMetrics  # and with it FastAPI: only where there is a port
         from station.web.api import create_api
+        from station.web.boards import add_boards
+        from station.web.live import add_page
         from station.web.server import WebServer
         from station.web_side import add_inspection, around, build_door, build_tls
 
@@ -234,6 +249,10 @@ class Station:
             door=door,
             metrics=metrics,
         )
+        add_boards(
+            api, showing=self._showing, evidence=self._settings.station.data_dir / "evidence", may=door.access.may
+        )
+        add_page(api, showing=self._showing, may=door.access.may)
         app = around(api, self._settings, metrics)
         return WebServer(app, host=wanted.host, port=wanted.port, tls=build_tls(self._settings))
 
@@ -256,7 +275,7 @@ class Station:
                 may_take=lambda: self._disks.room() is not Room.FULL,
                 beat=self._health.beat,
                 listeners=Listeners(
-                    inspected=self._on_inspected, worked=workers["line"].worked, committed=self._owes.set
+                    inspected=self._on_inspected, worked=workers["line"].worked, committed=self._on_committed
                 ),
             )
 
@@ -344,7 +363,12 @@ class Station:
         self._last = inspection.decision.verdict
         self._counts[inspection.decision.verdict.value] += 1
         self._metrics.inspected(inspection)
+        self._showing.saw(inspection)
         log_inspection(inspection)
+
+    def _on_committed(self) -> None:
+        self._owes.set()
+        self._showing.changed()
 
     def _lamps(self) -> Lamps:
         """What a light tower shows."""

@@ -13,7 +13,7 @@ import structlog
 
 from station.errors import LedgerError
 from station.ledger_file import CHECKPOINT_PAGES, Connect, LedgerFile, connect, create, examine, ledger_error
-from station.ledger_read import Board, latest
+from station.ledger_read import Board, counts_from, event, failed_events, latest, page, verdicts
 from station.ledger_repair import finish_replacement, replace_damaged
 from station.outbox import owe
 from station.types import Decision, Entry, Inspection, Message, Recorded
@@ -164,13 +164,37 @@ class SqliteLedger:
     def boards_since(self, since_s: float) -> int:
         """How many boards were recorded at *since_s* (UNIX time) or later. Any thread."""
         with self._shared.reading() as db:
-            if self._first_since[0] != since_s:  # the same all day long: only its first question reads the whole ledger
-                first = db.execute("SELECT min(seq) FROM inspections WHERE recorded_at >= ?", (since_s,)).fetchone()[0]
-                if first is None:
-                    return 0
-                self._first_since = (since_s, first)
-            count = db.execute("SELECT count(*) FROM inspections WHERE seq >= ?", self._first_since[1:]).fetchone()[0]
+            first = self._first_since_of(db, since_s)
+            if first is None:
+                return 0
+            count = db.execute("SELECT count(*) FROM inspections WHERE seq >= ?", (first,)).fetchone()[0]
         return int(count)
+
+    def _first_since_of(self, db: sqlite3.Connection, since_s: float) -> int | None:
+        """Asked the same all day long: only its first question reads the whole ledger."""
+        if self._first_since[0] != since_s:
+            first = db.execute("SELECT min(seq) FROM inspections WHERE recorded_at >= ?", (since_s,)).fetchone()[0]
+            if first is None:
+                return None
+            self._first_since = (since_s, first)
+        return self._first_since[1]
+
+    def page(self, *, limit: int, before_seq: int | None = None, verdict: str | None = None) -> list[Board]:
+        """Boards for who shows them, newest first. Any thread."""
+        with self._shared.reading() as db:
+            return page(db, limit=limit, before_seq=before_seq, verdict=verdict)
+
+    def event(self, event_id: str) -> bytes | None:
+        """The event of a board; None: unknown, or forgotten after its retention. Any thread."""
+        with self._shared.reading() as db:
+            return event(db, event_id)
+
+    def figures(self, *, since_s: float, boards: int, failed: int) -> tuple[dict[str, int], list[str], list[bytes]]:
+        """Boards by verdict since a UNIX time, the last *boards* verdicts, the last *failed* of FAIL. Any thread."""
+        with self._shared.reading() as db:
+            first = self._first_since_of(db, since_s)
+            counts = {} if first is None else counts_from(db, first)
+            return counts, verdicts(db, limit=boards), failed_events(db, limit=failed)
 
     def notice(self, message: Message) -> bool:
         """

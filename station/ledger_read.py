@@ -77,6 +77,43 @@ def latest(db: sqlite3.Connection, limit: int) -> list[Board]:
     return [_board(row) for row in db.execute(f"{SELECT} ORDER BY i.seq DESC LIMIT ?", (limit,)).fetchall()]
 
 
+def page(db: sqlite3.Connection, *, limit: int, before_seq: int | None, verdict: str | None) -> list[Board]:
+    """Up to *limit* boards, newest first, numbered below *before_seq* and of *verdict*. Raises sqlite3.Error."""
+    query = f"{SELECT} WHERE (?1 IS NULL OR i.seq < ?1) AND (?2 IS NULL OR i.verdict = ?2) ORDER BY i.seq DESC LIMIT ?3"
+    return [_board(row) for row in db.execute(query, (before_seq, verdict, limit)).fetchall()]
+
+
+def event(db: sqlite3.Connection, event_id: str) -> bytes | None:
+    """The event of a board as it was, or is to be, published; None: unknown, or forgotten. Raises sqlite3.Error."""
+    row = db.execute(
+        "SELECT coalesce(o.payload, u.payload) FROM inspections i LEFT JOIN outbox o ON o.seq = i.seq"
+        " LEFT JOIN unsealed u ON u.seq = i.seq WHERE i.event_id = ?",
+        (event_id,),
+    ).fetchone()
+    return None if row is None or row[0] is None else bytes(row[0])
+
+
+def verdicts(db: sqlite3.Connection, *, limit: int) -> list[str]:
+    """The verdicts of the last *limit* boards, newest first. Raises sqlite3.Error."""
+    return [one for (one,) in db.execute("SELECT verdict FROM inspections ORDER BY seq DESC LIMIT ?", (limit,))]
+
+
+def counts_from(db: sqlite3.Connection, first: int) -> dict[str, int]:
+    """Boards by verdict, from number *first* on. Raises sqlite3.Error."""
+    rows = db.execute("SELECT verdict, count(*) FROM inspections WHERE seq >= ? GROUP BY verdict", (first,))
+    return dict(rows.fetchall())
+
+
+def failed_events(db: sqlite3.Connection, *, limit: int) -> list[bytes]:
+    """The events of the last boards that failed, newest first, at most *limit*. Raises sqlite3.Error."""
+    rows = db.execute(
+        "SELECT o.payload FROM inspections i JOIN outbox o ON o.seq = i.seq WHERE i.verdict = 'fail'"
+        " ORDER BY i.seq DESC LIMIT ?",
+        (limit,),
+    )
+    return [bytes(payload) for (payload,) in rows]
+
+
 def every(db: sqlite3.Connection) -> Iterator[Board]:
     """All boards, oldest first, up to the newest there is when it ends. Raises sqlite3.Error."""
     after = 0

@@ -33,8 +33,8 @@ PLAIN_FILES = (
     *("mqtt.ca_file", "mqtt.cert_file", "recipe.template", "recipe.trust"),
     *("http.cert_file", "http.jwt_public_key_file"),
 )
-# What the station keeps beside its ledger: the keys' hashes, and the recipe that a command chose. What tokens are signed
-# with is a secret. Proofs of challenge boards stay: on another machine they are due again.
+# Beside the ledger: the keys' hashes, and the recipe that a command chose. What tokens are signed with is a secret.
+# Proofs of challenge boards stay here: on another machine they are due again.
 OWN, OWN_SECRET = ("keys.json", "recipe.json"), "jwt-secret"
 
 
@@ -52,7 +52,8 @@ def back_up(
     """
     Writes configuration, ledger, models and the files that the configuration names into *target*; the station may run.
 
-    With *secrets* also passwords, private keys, and what tokens are signed with. Raises BackupError, LedgerError, ModelError.
+    With *secrets* also passwords, private keys, and what tokens are signed with. Raises BackupError, LedgerError and
+    ModelError.
     """
     found = find(config)
     if found is None:

@@ -1,4 +1,4 @@
-"""Real servers with the files of deploy/: only ports, addresses and folders are replaced, and each exactly where it stands."""
+"""Real servers with the files of deploy/, in which only ports, addresses and folders are replaced."""
 
 from __future__ import annotations
 

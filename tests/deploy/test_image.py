@@ -138,21 +138,30 @@ class Container:
         self._process: subprocess.Popen[bytes] | None = None
         keep = {key: value for key, value in os.environ.items() if key in {"PATH", "LANG", "HOME"}}
         path = f"{ROOT}/.venv/bin:{keep.pop('PATH')}"
-        self.environment = keep | variables() | {
-            "PATH": path,
-            "STATION_CONFIG": str(DEPLOY / "container.toml"),
-            "STATION_STATION__DATA_DIR": str(self.data),
-            "STATION_DETECTOR__MODEL": str(save_seeing(folder / "tiny.onnx")),
-            "STATION_DETECTOR__BACKEND": "onnxruntime",
-            "PORT": str(self.port),
-            **environment,
-        }
+        self.environment = (
+            keep
+            | variables()
+            | {
+                "PATH": path,
+                "STATION_CONFIG": str(DEPLOY / "container.toml"),
+                "STATION_STATION__DATA_DIR": str(self.data),
+                "STATION_DETECTOR__MODEL": str(save_seeing(folder / "tiny.onnx")),
+                "STATION_DETECTOR__BACKEND": "onnxruntime",
+                "PORT": str(self.port),
+                **environment,
+            }
+        )
 
     @contextmanager
     def started(self) -> Iterator[Container]:
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [str(ENTRY), "serve"], cwd=self.data, env=self.environment, stdout=out, stderr=out, start_new_session=True
+                [str(ENTRY), "serve"],
+                cwd=self.data,
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         try:
             until(self.is_ready, within_s=PATIENCE_S, what=f"the container to be ready ({self.said()})")
@@ -260,7 +269,7 @@ def context(folder: Path) -> Path:
 @pytest.fixture
 def by_hand() -> Iterator[Path]:
     """A folder outside /tmp, open to every user, in which the build stage was done as the Dockerfile says."""
-    folder = Path(tempfile.mkdtemp(prefix="station-image-", dir="/var/tmp"))  # noqa: S108  # /tmp is a tmpfs of the container
+    folder = Path(tempfile.mkdtemp(prefix="station-image-", dir="/var/tmp"))  # /tmp will be a tmpfs
     folder.chmod(0o755)
     found = run("bash", "-c", f"source {ROOT}/scripts/lib.sh; find_python system")
     assert found.returncode == 0, found.stderr
@@ -283,12 +292,11 @@ def confined(folder: Path, script: str) -> list[str]:
     """*script* as the container's user on a read-only root file system, with ``data`` and /tmp alone to write to."""
     if os.geteuid() != 0:
         return ["sh", "-euc", script]
-    return [
-        *("unshare", "--mount", "sh", "-euc"),
+    shut = (
         f"mount --bind {folder}/data {folder}/data; mount -t tmpfs tmpfs /tmp; mount -o remount,bind,ro /; "
         f"if touch {folder}/probe 2>/dev/null; then echo the root file system can be written; exit 9; fi; "
-        f"exec {' '.join(NOBODY)} sh -euc '{script}'",
-    ]
+    )
+    return ["unshare", "--mount", "sh", "-euc", f"{shut} exec {' '.join(NOBODY)} sh -euc '{script}'"]
 
 
 @pytest.mark.long

@@ -105,16 +105,24 @@ class Plant:
         return said
 
     def use(self) -> None:
-        """A board on the line, and a picture that comes again to each API."""
-        drop(self.line.inbox, f"{uuid.uuid4()}.png", encoded(picture(1, red=RED_FAILS)))
+        """A board on the line, and a picture that comes twice to each API."""
+        board = encoded(picture(uuid.uuid4().int % 2**32, red=RED_FAILS))
+        drop(self.line.inbox, f"{uuid.uuid4()}.png", board)
         for one in (self.line, self.api):
             for _ in range(2):
-                assert self.predict(one, self.key) == httpx.codes.OK
+                assert self.predict(one, self.key, board) == httpx.codes.OK
 
-    def predict(self, daemon: Daemon, key: str) -> int:
+    def stumble(self) -> None:
+        """The inbox is away for a moment: a loop fails, and is run again."""
+        away = self.line.inbox.rename(self.line.folder / "away")
+        until(lambda: "station_loop_restarts_total{" in self.metrics(), within_s=PATIENCE_S, what="a loop to fail")
+        away.rename(self.line.inbox)
+        until(lambda: ready(self.line), within_s=PATIENCE_S, what="the line to be well again")
+
+    def predict(self, daemon: Daemon, key: str, board: bytes = b"") -> int:
         return httpx.post(
             self.url(daemon, "/predict"),
-            files={"file": ("board.png", encoded(picture(2)))},
+            files={"file": ("board.png", board)},
             headers={"X-API-Key": key},
             trust_env=False,
             timeout=30.0,
@@ -159,6 +167,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
         plant = Plant(Prometheus(port), line, api, key)
         for one in (line, api):
             assert plant.predict(one, "st_a_stranger") == httpx.codes.UNAUTHORIZED
+        plant.stumble()
         yield plant
 
 

@@ -1,0 +1,105 @@
+"""The boards on record: a list, each with its event and its picture, and what people say of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cv2
+from fastapi import FastAPI, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
+
+from station.errors import LedgerError
+from station.events import to_bytes
+from station.reviews import Call
+from station.showing import Showing, review_document
+from station.web.access import May
+from station.web.problems import ProblemError
+
+EVIDENCE = re.compile(r"\d{4}-\d{2}-\d{2}/[0-9a-f-]{36}\.jpg")
+
+EventId = Annotated[str, InPath(max_length=64)]
+
+
+class GivenReview(BaseModel):
+    """*call*: the station was right ("confirmed"), or it was not ("false")."""
+
+    call: Call
+    note: str = Field("", max_length=500)
+
+
+def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> None:
+    """``/boards``, and below it each board's event, picture and review. *evidence* is the folder of the pictures."""
+
+    @api.get("/boards", dependencies=[may("read")], tags=["boards"], summary="Boards, newest first")
+    def boards(
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        before_seq: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+        verdict: Literal["pass", "fail", "unknown"] | None = None,
+    ) -> Response:
+        found = _asked(lambda: showing.boards.page(limit=limit, before_seq=before_seq, verdict=verdict))
+        return _json({"boards": [_asked(lambda one=one: showing.board(one)) for one in found]})
+
+    @api.get("/boards/{event_id}", dependencies=[may("read")], tags=["boards"], summary="A board's event")
+    def board(event_id: EventId) -> Response:
+        document = _event(event_id)
+        return _json({**document, "review": review_document(_asked(lambda: showing.reviews.of(event_id)))})
+
+    @api.get(
+        "/boards/{event_id}/image",
+        dependencies=[may("read")],
+        tags=["boards"],
+        summary="The picture with its boxes",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}}},
+    )
+    def image(event_id: EventId) -> Response:
+        picture = showing.last_picture(event_id)
+        if picture is not None:
+            written, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+            assert written  # noqa: S101  # a picture of bytes always can be
+            return Response(bytes(data), media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+        name = (_event(event_id).get("image") or {}).get("evidence")
+        if not isinstance(name, str) or not EVIDENCE.fullmatch(name):
+            raise ProblemError(404, "No picture", "none was kept of this board ([evidence] keep)")
+        path = evidence / name
+        if not path.is_file():
+            raise ProblemError(404, "No picture", "it was kept, and has gone since ([evidence] keep_days, max_mb)")
+        return FileResponse(path, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @api.post(
+        "/boards/{event_id}/review",
+        dependencies=[may("command")],
+        tags=["boards"],
+        summary="Says whether the station was right",
+    )
+    def review(event_id: EventId, given: GivenReview, request: Request) -> Response:
+        verdict = str(_event(event_id)["verdict"])
+        caller = getattr(request.state, "caller", None)
+        kept = _asked(
+            lambda: showing.reviews.add(event_id, verdict=verdict, call=given.call, by=caller, note=given.note)
+        )
+        showing.changed()
+        return _json({"event_id": event_id, "review": review_document(kept)})
+
+    def _event(event_id: str) -> dict[str, Any]:
+        found = _asked(lambda: showing.boards.event(event_id))
+        if found is None:
+            raise ProblemError(404, "No such board", "it is not on record here, or was forgotten ([ledger] keep_days)")
+        document: dict[str, Any] = json.loads(found)
+        return document
+
+
+def _asked(ask: Any) -> Any:
+    try:
+        return ask()
+    except LedgerError as error:
+        raise ProblemError(503, "The ledger cannot be used", str(error)) from None
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(to_bytes(document), media_type="application/json", headers={"Cache-Control": "no-store"})
