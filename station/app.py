@@ -252,7 +252,7 @@ class Station:
         add_boards(
             api, showing=self._showing, evidence=self._settings.station.data_dir / "evidence", may=door.access.may
         )
-        add_page(api, showing=self._showing, may=door.access.may)
+        add_page(api, showing=self._showing, may=door.access.may, stopping=self._asked.is_set)
         app = around(api, self._settings, metrics)
         return WebServer(app, host=wanted.host, port=wanted.port, tls=build_tls(self._settings))
 

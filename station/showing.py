@@ -20,6 +20,7 @@ BOARDS = 12  # thumbnails
 TREND_BOARDS = 240
 TREND_BARS = 24
 PARETO_BOARDS = 200
+REMEMBERED = 1000
 
 
 class Boards(Protocol):
@@ -56,6 +57,7 @@ class Showing:
     line: Line
     count: int = 0
     _last: Inspection | None = None
+    _pictures: dict[str, bool] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def saw(self, inspection: Inspection) -> None:
@@ -120,8 +122,23 @@ class Showing:
             "file": board.file,
             "board_serial": board.board_serial,
             "delivery": board.delivery,
+            "picture": self._has_picture(board),
             "review": review_document(self.reviews.of(board.event_id)),
         }
+
+    def _has_picture(self, board: Board) -> bool:
+        with self._lock:
+            if self._last is not None and self._last.frame.id == board.event_id:
+                return self._last.frame.image is not None
+        known = self._pictures.get(board.event_id)
+        if known is None:
+            found = self.boards.event(board.event_id)
+            known = found is not None and bool((json.loads(found).get("image") or {}).get("evidence"))
+            if board.delivery != "unsealed":  # until then it is not known
+                while len(self._pictures) >= REMEMBERED:
+                    self._pictures.pop(next(iter(self._pictures)), None)
+                self._pictures[board.event_id] = known
+        return known
 
 
 def review_document(review: Review | None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 from fastapi import FastAPI, Request, Response
@@ -30,8 +30,12 @@ HEADERS = {
 }
 
 
-def add_page(api: FastAPI, *, showing: Showing, may: May) -> None:
-    """``/`` with its files, and ``/live``. The page itself tells nothing: what it shows needs a caller who may read."""
+def add_page(api: FastAPI, *, showing: Showing, may: May, stopping: Callable[[], bool]) -> None:
+    """
+    ``/`` with its files, and ``/live``, which ends when *stopping* says so.
+
+    The page itself tells nothing: what it shows needs a caller who may read.
+    """
     api.mount("/page", StaticFiles(directory=PAGE), name="page")
     watchers = anyio.Semaphore(MAX_WATCHERS)
 
@@ -49,7 +53,7 @@ def add_page(api: FastAPI, *, showing: Showing, may: May) -> None:
         async def said() -> AsyncIterator[bytes]:
             try:
                 seen, said_s = -1, float("-inf")
-                while not await request.is_disconnected():
+                while not (stopping() or await request.is_disconnected()):
                     count = showing.count
                     if count != seen or time.monotonic() - said_s >= SAY_S:
                         seen, said_s = count, time.monotonic()

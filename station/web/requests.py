@@ -15,7 +15,8 @@ log = structlog.get_logger(__name__)
 
 HEADER = "X-Request-ID"
 GIVEN = re.compile(r"[A-Za-z0-9._-]{1,64}")
-QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics", "/live"})  # asked all day long: logged at debug
+# Asked all day long, by machines and by the page: logged at debug.
+QUIET = frozenset({"/", "/livez", "/readyz", "/health", "/metrics", "/live", "/boards", "/boards/{event_id}/image"})
 
 Counted = Callable[[str, int, float], None]
 """Hears of each answer: the route's own path (never what the caller wrote), the status, and the seconds it took."""

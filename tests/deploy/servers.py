@@ -11,9 +11,11 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml  # type: ignore[import-untyped]  # it ships no types
 
 from tests.daemon import PATIENCE_S, Daemon
 from tests.mosquitto import WHERE
@@ -39,6 +41,11 @@ def replaced(text: str, changes: Mapping[str, str]) -> str:
         assert old in text, f"{old} does not stand in the file any more"
         text = text.replace(old, new)
     return text
+
+
+def documents(path: Path) -> list[Any]:
+    """The YAML documents in *path*."""
+    return list(yaml.safe_load_all(path.read_text()))
 
 
 def run(*command: str | Path, within_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tests.daemon import Daemon, drop, encoded, picture
+from tests.daemon import Daemon, Overrides, drop, encoded, picture
 from tests.deploy.servers import DEPLOY, program, replaced, run, started, throw_away_certificate, trusting
 from tests.mosquitto import free_port
 from tests.waiting import until
@@ -188,7 +188,7 @@ def test_the_outside_speaks_tls(broker: Broker) -> None:
 def test_a_real_station_delivers_through_it(broker: Broker, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text(PASSWORDS["aoi-1"])
-    changes = {
+    changes: Overrides = {
         "station": {"topic": TOPIC},
         "mqtt": {"port": broker.port, "username": "aoi-1", "password_file": str(password)},
     }

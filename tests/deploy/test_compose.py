@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import station
 from station.config import load
-from tests.deploy.servers import DEPLOY, ROOT, program
+from tests.deploy.servers import DEPLOY, ROOT, documents, program
 from tests.deploy.test_image import ENTRY, variables
 
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+COMPOSE: dict[str, Any] = documents(ROOT / "compose.yaml")[0]
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EACH = pytest.mark.parametrize("name", SERVICES)
 OPEN_PORTS = {"nginx": ["80:8080", "443:8443"], "mosquitto": ["8883:8883"]}
@@ -127,9 +126,9 @@ esac
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     """A copy of the repository's deploy/, and a fake docker in bin/."""
-    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "mosquitto").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
-    for name in ("compose.yaml", "deploy/prepare"):
+    for name in ("compose.yaml", "deploy/prepare", "deploy/mosquitto/acl"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
         (tmp_path / name).chmod(0o755)
     (tmp_path / "bin" / "docker").write_text(DOCKER)
@@ -207,6 +206,20 @@ def test_prepare_does_nothing_the_second_time(prepared: Path) -> None:
 
 
 @needs_root
+def test_prepare_gives_a_password_to_who_is_new_in_the_access_list(prepared: Path) -> None:
+    program("mosquitto_passwd")
+    assert prepare(prepared).returncode == 0
+    secrets = prepared / "deploy" / "secrets"
+    before = (secrets / "mqtt-password-plc").read_bytes()
+    with (prepared / "deploy" / "mosquitto" / "acl").open("a") as acl:
+        acl.write("\nuser mes\ntopic read factory/#\n")
+    assert prepare(prepared).returncode == 0
+    hashed = (secrets / "mosquitto" / "passwords").read_text()
+    assert [line.split(":")[0] for line in hashed.splitlines()] == ["aoi-1", "watcher", "plc", "mes"]
+    assert (secrets / "mqtt-password-plc").read_bytes() == before
+
+
+@needs_root
 def test_prepare_that_broke_off_goes_on_where_it_was(prepared: Path) -> None:
     program("mosquitto_passwd")
     entry = prepared / "entry"
@@ -229,10 +242,8 @@ def test_prepare_refuses_a_host_that_is_none(prepared: Path) -> None:
 # --- the clouds
 
 ECS: dict[str, Any] = json.loads((DEPLOY / "cloud" / "ecs-task.json").read_text())
-RUN: dict[str, Any] = yaml.safe_load((DEPLOY / "cloud" / "cloud-run.yaml").read_text())
-KUBERNETES: dict[str, Any] = {
-    one["kind"]: one for one in yaml.safe_load_all((DEPLOY / "cloud" / "kubernetes.yaml").read_text())
-}
+RUN: dict[str, Any] = documents(DEPLOY / "cloud" / "cloud-run.yaml")[0]
+KUBERNETES: dict[str, Any] = {one["kind"]: one for one in documents(DEPLOY / "cloud" / "kubernetes.yaml")}
 
 
 def container_of(cloud: str) -> dict[str, Any]:

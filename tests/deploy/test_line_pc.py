@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.servers import DEPLOY, ROOT, program, run
+from tests.test_systemd import installed
 
 SYSTEMD = ROOT / "systemd"
 FIREWALL = DEPLOY / "firewall.nft"
@@ -48,3 +49,12 @@ def test_the_device_names_are_below_one_folder_and_each_is_given_once() -> None:
     names = [name for rule in rules for name in re.findall(r'SYMLINK\+="([^"]+)"', rule)]
     assert len(set(names)) == len(names) == 4
     assert all(name.startswith("station/") for name in names)
+
+
+def test_an_instance_that_serves_is_a_unit_that_systemd_understands(tmp_path: Path) -> None:
+    unit = installed(tmp_path, "station-serve.conf")
+    drop_in = tmp_path / "station@.service.d" / "station-serve.conf"
+    drop_in.write_text(drop_in.read_text().replace("/opt/station/venv/bin/station", "/bin/true"))
+    said = run(program("systemd-analyze"), "verify", "--man=no", unit)
+    assert said.returncode == 0, said.stderr
+    assert "station" not in said.stderr

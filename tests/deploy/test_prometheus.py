@@ -13,10 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests.daemon import PATIENCE_S, RED_FAILS, Daemon, drop, encoded, picture
-from tests.deploy.servers import DEPLOY, program, replaced, run, started
+from tests.deploy.servers import DEPLOY, documents, program, replaced, run, started
 from tests.mosquitto import free_port
 from tests.waiting import until
 
@@ -24,11 +23,7 @@ HOST = "127.0.0.2"  # not the loopback address that is open to everybody, and ye
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
 PANELS = [one for one in DASHBOARD["panels"] if one["type"] != "row"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
-ALERTS = [
-    rule
-    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
-    for rule in group["rules"]
-]
+ALERTS = [rule for group in documents(DEPLOY / "prometheus" / "alerts.yml")[0]["groups"] for rule in group["rules"]]
 NAMES = re.compile(r"\b(?:station|process)_[a-z_]+")
 
 
@@ -194,7 +189,7 @@ def test_prometheus_finds_nothing_wrong_with_configuration_and_rules(tmp_path: P
 def test_each_alert_fires_when_it_should_and_is_silent_otherwise() -> None:
     said = run(program("promtool"), "test", "rules", DEPLOY / "prometheus" / "alerts_test.yml")
     assert said.returncode == 0, said.stdout + said.stderr
-    tests = yaml.safe_load((DEPLOY / "prometheus" / "alerts_test.yml").read_text())["tests"]
+    tests = documents(DEPLOY / "prometheus" / "alerts_test.yml")[0]["tests"]
     tried = {(one["alert_rule_test"][0]["alertname"], bool(one["alert_rule_test"][0]["exp_alerts"])) for one in tests}
     assert tried == {(alert["alert"], fires) for alert in ALERTS for fires in (True, False)}
 
@@ -269,9 +264,9 @@ def test_the_panels_are_told_apart_and_do_not_lie_on_each_other() -> None:
 
 
 def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
-    (source,) = yaml.safe_load((DEPLOY / "grafana" / "datasource.yml").read_text())["datasources"]
+    (source,) = documents(DEPLOY / "grafana" / "datasource.yml")[0]["datasources"]
     asked_of = {target["datasource"]["uid"] for panel in PANELS for target in panel["targets"]}
     assert asked_of == {source["uid"]}
-    (provider,) = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yml").read_text())["providers"]
+    (provider,) = documents(DEPLOY / "grafana" / "dashboards.yml")[0]["providers"]
     compose = (DEPLOY.parent / "compose.yaml").read_text()
     assert f"dashboard.json:{provider['options']['path']}/" in compose

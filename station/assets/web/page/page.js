@@ -51,7 +51,8 @@ function showBoard() {
     image.onload = () => { image.hidden = false; };
     image.onerror = () => { image.hidden = true; text("nopicture", "no picture was kept of this board"); };
     image.alt = `Board ${board.seq} with what was found on it: ${board.reason}`;
-    image.src = picture(board);
+    if (board.picture) image.src = picture(board);
+    else text("nopicture", "no picture was kept of this board");
     text("said", "");
   }
   text("reason", board.reason);
@@ -93,11 +94,17 @@ function thumbnail(board) {
   button.type = "button";
   button.dataset.id = board.event_id;
   button.setAttribute("aria-label", `Board ${board.seq}: ${board.verdict}, ${board.reason}`);
-  const image = made("img");
-  image.alt = "";
-  image.onerror = () => image.replaceWith(made("span", "big", SYMBOLS[board.verdict]));
-  image.src = picture(board);
-  button.append(image, made("small", "", `${SYMBOLS[board.verdict]} ${board.seq}`));
+  const symbol = made("span", "big", SYMBOLS[board.verdict]);
+  if (board.picture) {
+    const image = made("img");
+    image.alt = "";
+    image.onerror = () => image.replaceWith(symbol);
+    image.src = picture(board);
+    button.append(image);
+  } else {
+    button.append(symbol);
+  }
+  button.append(made("small", "", `${SYMBOLS[board.verdict]} ${board.seq}`));
   button.addEventListener("click", () => choose(board));
   return button;
 }
