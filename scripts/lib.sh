@@ -153,11 +153,18 @@ ensure_mosquitto() {
   ensure_command mosquitto mosquitto "$1 against a real MQTT broker"
 }
 
-# ensure_rtsp: an RTSP camera to test with. Without it those tests are skipped, except in CI, where they fail.
-ensure_rtsp() {
-  local look="import gi; gi.require_version('GstRtspServer', '1.0')"
-  /usr/bin/python3 -c "$look" 2>/dev/null && return
-  apt_install "the tests of network cameras need an RTSP server" python3-gi gir1.2-gst-rtsp-server-1.0 \
-    gstreamer1.0-plugins-base gstreamer1.0-plugins-good && return
-  say "without Debian's gir1.2-gst-rtsp-server-1.0 the tests of RTSP cameras are skipped"
+# ensure_test_servers: what the tests talk to besides mosquitto. What cannot be installed is skipped by them, except in
+# CI, where they fail.
+ensure_test_servers() {
+  local missing=() look="import gi; gi.require_version('GstRtspServer', '1.0')"
+  command -v redis-server >/dev/null || missing+=(redis-server)
+  command -v nginx >/dev/null || missing+=(nginx-light)
+  command -v promtool >/dev/null || missing+=(prometheus)
+  command -v chromium >/dev/null || missing+=(chromium)
+  command -v chromedriver >/dev/null || missing+=(chromium-driver)
+  /usr/bin/python3 -c "$look" 2>/dev/null ||
+    missing+=(python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good)
+  [ "${#missing[@]}" = 0 ] && return
+  apt_install "the tests talk to real servers and a real browser" "${missing[@]}" && return
+  say "some tests are skipped: they need ${missing[*]}"
 }

@@ -280,7 +280,14 @@ def ledger_replay(
 
 @ledger.command("export")
 def ledger_export(
-    target: Annotated[Path, typer.Argument(metavar="FILE.csv")],
+    target: Annotated[
+        Optional[Path],  # noqa: UP045  # typer reads the annotation at run time, on Python 3.10 too
+        typer.Argument(metavar="FILE.csv", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        Optional[Path],  # noqa: UP045  # ditto
+        typer.Option("--dataset", metavar="DIR", help="Reviewed boards as images/ and labels/ to train with, instead."),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replaces FILE.csv if it is there.")] = False,
@@ -295,6 +302,15 @@ def ledger_export(
     from station.commands.ledger import export
     from station.terminal import counted
 
+    if (target is None) == (dataset is None):
+        raise ConfigError("name a FILE.csv, or --dataset DIR")
+    if dataset is not None:
+        from station.commands.dataset import export_dataset
+
+        taken = export_dataset(settings_of(config, overrides), dataset, console=Console(stderr=True, soft_wrap=True))
+        print(f"{counted(taken, 'board')} written to {dataset}")
+        return
+    assert target is not None  # noqa: S101  # one of the two
     count = export(_ledger(config, overrides), target, force=force, console=Console(stderr=True))
     to_stdout = str(target) == "-"  # where the boards are, and nothing else
     where = "stdout" if to_stdout else target

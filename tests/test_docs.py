@@ -21,6 +21,7 @@ from station.detectors.store import SHIPPED, find_model
 from station.events import state_of
 from station.health import Fault
 from station.heartbeat import Vitals, fault_of, heartbeat_of
+from station.http_metrics import HttpMetrics, WorkerMetrics
 from station.metrics import Gauges, Metrics
 from station.sections import FolderSection
 from station.today import Today
@@ -85,7 +86,9 @@ def test_every_document_is_linked_from_the_readme(name: Path) -> None:
 
 def test_the_readme_names_every_metric_of_the_station() -> None:
     metrics = Metrics(version="1", model="m", read=lambda: Gauges(0, 0, True, True, ("x",), 0), last_s=1.0)
-    told = re.findall(r"^# TYPE (station_\w+) ", metrics.text().decode(), re.MULTILINE)
+    HttpMetrics(metrics.registry)
+    text = metrics.text().decode() + WorkerMetrics(version="1", model="m").text().decode()
+    told = re.findall(r"^# TYPE (station_\w+) ", text, re.MULTILINE)
     listed = {one.partition("{")[0] for one in re.findall(r"^\| `(station_[^`]*)`", README, re.MULTILINE)}
     assert listed == set(told)
 
@@ -136,7 +139,7 @@ def test_every_script_and_file_that_the_documents_name_is_there() -> None:
             "ledger export",
         ),
         *("model import", "model list", "model verify", "model use", "model rollback", "model quantize"),
-        *("backup", "restore"),
+        *("backup", "restore", "serve", "key create", "key list", "key revoke", "token create"),
     ],
 )
 def test_every_command_shows_an_example(command: str) -> None:

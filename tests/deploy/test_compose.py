@@ -88,16 +88,23 @@ def test_what_is_mounted_is_in_this_repository_or_made_by_prepare(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["station", "api"])
-def test_the_stations_settings_are_accepted_and_name_the_other_containers(
+def test_line_and_api_share_keys_and_believe_the_proxy_alone(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = accepted(monkeypatch, tmp_path, SERVICES[name]["environment"].items())
-    assert settings.mqtt.host in SERVICES
     assert settings.http.trusted_proxies == (SERVICES["nginx"]["networks"]["default"]["ipv4_address"],)
+    assert settings.station.name == "aoi-1"  # tokens are for this name
+    assert f"data:{settings.station.data_dir}" in SERVICES[name]["volumes"]
+
+
+def test_the_line_finds_its_broker_and_may_publish_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = accepted(monkeypatch, tmp_path, SERVICES["station"]["environment"].items())
+    assert settings.mqtt.enabled
+    assert settings.mqtt.host in SERVICES
     allowed = (DEPLOY / "mosquitto" / "acl").read_text()
     assert f"user {settings.mqtt.username}\ntopic write {settings.station.topic}/inspection/+\n" in allowed
-    mounted = [volume.split(":")[1] for volume in SERVICES[name]["volumes"]]
-    assert {str(settings.mqtt.password_file), str(settings.station.data_dir)} <= set(mounted)
+    mounted = [volume.split(":")[1] for volume in SERVICES["station"]["volumes"]]
+    assert {str(settings.mqtt.password_file), str(settings.source.path)} <= set(mounted)
 
 
 def test_proxy_and_prometheus_ask_the_containers_that_there_are() -> None:
@@ -224,12 +231,13 @@ def test_prepare_that_broke_off_goes_on_where_it_was(prepared: Path) -> None:
     program("mosquitto_passwd")
     entry = prepared / "entry"
     whole = entry.read_text()
-    entry.write_text("#!/bin/sh\nexit 1\n")
+    entry.write_text(f'#!/bin/sh\n"{ENTRY}" "$@" >/dev/null\nexit 1\n')  # made, and lost on the way
     assert prepare(prepared).returncode != 0
     assert not (prepared / "deploy" / "secrets" / "prometheus" / "station-key").exists()
     entry.write_text(whole)
     done = prepare(prepared)
     assert done.returncode == 0, done.stderr
+    assert (prepared / "deploy" / "secrets" / "prometheus" / "station-key").read_text().startswith("st_")
     assert re.search(r"^st_\S+$", done.stdout, re.MULTILINE)
 
 

@@ -135,3 +135,33 @@ def test_with_logins_boards_need_read_and_reviews_need_command(tmp_path: Path) -
             assert http.get("/boards", headers={"X-API-Key": reader}).status_code == 200
             denied = http.post("/boards/x/review", json={"call": "false"}, headers={"X-API-Key": reader})
             assert denied.status_code == 403
+
+
+def test_reviewed_boards_become_pictures_and_labels_to_train_with(station: Daemon, tmp_path: Path) -> None:
+    fourth, third, second, first = (one["event_id"] for one in boards(station))
+    with client(station) as http:
+        for event_id, call in ((fourth, "confirmed"), (third, "confirmed"), (second, "false"), (first, "false")):
+            assert http.post(f"/boards/{event_id}/review", json={"call": call}).status_code == 200
+        defects = [one for one in http.get(f"/boards/{fourth}").json()["defects"] if one["counts"]]
+    target = tmp_path / "dataset"
+    done = station.call("ledger", "export", "--dataset", str(target))
+    assert (done.returncode, done.stdout) == (0, f"3 boards written to {target}\n")
+    assert "left out: 1 board, a PASS that was wrong" in done.stderr
+    labels = {one.stem: one.read_text() for one in (target / "labels").iterdir()}
+    assert set(labels) == {one.stem for one in (target / "images").iterdir()} == {fourth, third, second}
+    assert (labels[third], labels[second]) == ("", "")
+    numbers = [float(one) for one in labels[fourth].splitlines()[0].split()]
+    box = defects[0]["box"]
+    assert numbers[1:] == pytest.approx(
+        [
+            (box["x"] + box["width"] / 2) / 64,
+            (box["y"] + box["height"] / 2) / 64,
+            box["width"] / 64,
+            box["height"] / 64,
+        ],
+        abs=1e-5,
+    )
+    assert defects[0]["label"] in (target / "data.yaml").read_text()
+    again = station.call("ledger", "export", "--dataset", str(target))
+    assert (again.returncode, "is not empty" in again.stderr) == (2, True)
+    assert station.call("ledger", "export").returncode == 2
