@@ -154,12 +154,14 @@ ensure_mosquitto() {
 }
 
 # ensure_test_servers: what the tests talk to besides mosquitto. What cannot be installed is skipped by them, except in
-# CI, where they fail.
+# CI, where they fail. Some of Debian's packages start a service of their own (ports 80, 6379, 9090): ours have others.
 ensure_test_servers() {
   local missing=() look="import gi; gi.require_version('GstRtspServer', '1.0')"
   command -v redis-server >/dev/null || missing+=(redis-server)
   command -v nginx >/dev/null || missing+=(nginx-light)
   command -v promtool >/dev/null || missing+=(prometheus)
+  command -v nft >/dev/null || missing+=(nftables)
+  command -v openssl >/dev/null || missing+=(openssl)
   command -v chromium >/dev/null || missing+=(chromium)
   command -v chromedriver >/dev/null || missing+=(chromium-driver)
   /usr/bin/python3 -c "$look" 2>/dev/null ||

@@ -37,6 +37,15 @@ def test_every_heading_of_the_guide_is_answered() -> None:
     assert [re.split(r"(?<!PI): ", row[0])[-1] for row in GUIDE] == wanted
 
 
+def test_the_readme_has_the_same_rows() -> None:
+    def plain(text: str) -> str:
+        return re.sub(r"\]\([^)]*\)", "]()", text)
+
+    readme = plain((ROOT / "README.md").read_text())
+    for row in GUIDE:
+        assert f"| {plain(' | '.join(row))} |" in readme, row[0]
+
+
 @pytest.mark.parametrize("row", GUIDE, ids=lambda row: row[0])
 def test_the_test_that_shows_it_exists(row: list[str]) -> None:
     path, _, name = row[2].strip("`").partition("::")
