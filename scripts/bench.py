@@ -1,7 +1,7 @@
 """
 Every performance figure of the station, each beside its floor or its peer, measured in one run on this machine.
 
-    scripts/bench [--boards 200] [--peer PYTHON] [--json FILE] [--line | --models]
+    scripts/bench [--boards 200] [--peer PYTHON] [--json FILE] [--line | --api | --models]
 
 The bundled model, the bundled sample boards (640x640 JPEGs), evidence of every board, a real mosquitto on loopback.
 --peer names an interpreter that has ultralytics, which then predicts the same boards with the same ONNX file.
@@ -91,6 +91,10 @@ def main() -> int:
             from bench_models import measure as measure_models
 
             figures = list(measure_models(home, options.boards, options.peer, options.weights))
+        elif options.api:
+            from bench_api import measure as measure_api
+
+            figures = list(measure_api(home, pictures, options.boards, options.peer, options.weights))
         elif options.line:
             from bench_line import measure as measure_line
 
@@ -114,7 +118,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer", help="a Python interpreter that has ultralytics")
     parser.add_argument("--models", action="store_true", help="every network that ships, on every backend instead")
     parser.add_argument("--line", action="store_true", help="from a trigger on a serial line to its answer instead")
-    parser.add_argument("--weights", type=Path, help="with --models: YOLO11n (.pt), which the peer exports by itself")
+    parser.add_argument("--api", action="store_true", help="requests to the inspection API instead")
+    parser.add_argument("--weights", type=Path, help="with --models or --api: YOLO11n (.pt), which the peer exports")
     parser.add_argument("--json", type=Path, help="writes the figures there too")
     return parser.parse_args()
 

@@ -51,7 +51,7 @@ def main() -> int:
     with broker(mqtt_port), subscriber(mqtt_port, events), station(home, inbox, mqtt_port, http_port) as daemon:
         page = f"http://127.0.0.1:{http_port}"
         say("broker", f"mqtt://127.0.0.1:{mqtt_port}  (topics below {TOPIC})")
-        say("health", f"{page}/health  (also /livez /readyz /metrics)")
+        say("page", f"{page}/  (the operator's page; also /docs)")
         say("inbox", str(inbox))
         console.print()
         print_heading()

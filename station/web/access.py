@@ -8,13 +8,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import anyio
 import structlog
 from fastapi import Depends, Request
 
 from station.access_keys import PREFIX, AccessKeys
-from station.errors import AccessError
+from station.errors import AccessError, ConfigError
 from station.tokens import Tokens
 from station.types import Scope
 from station.web.problems import ProblemError
@@ -60,9 +61,14 @@ class Addresses:
         self._trusted = [ipaddress.ip_network(one) for one in trusted]
 
     def of(self, request: Request) -> str:
-        """From the right of X-Forwarded-For the first that is no proxy of ours: what lies left can be made up."""
+        """
+        From the right of X-Forwarded-For the first that is no proxy of ours: what lies left can be made up.
+
+        Some proxies (HAProxy) add a line of their own below the one that the caller has made up: all lines count.
+        """
         address = request.client.host if request.client else "unknown"
-        hops = [one.strip() for one in request.headers.get("x-forwarded-for", "").split(",") if one.strip()]
+        said = ",".join(request.headers.getlist("x-forwarded-for"))
+        hops = [one.strip() for one in said.split(",") if one.strip()]
         while hops and self._is_proxy(address):
             address = hops.pop()
         return address
@@ -77,6 +83,8 @@ class Addresses:
             address = ipaddress.ip_address(text)
         except ValueError:
             return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:  # as a port on "::" says it
+            address = address.ipv4_mapped
         return any(address in one for one in self._trusted)
 
 
@@ -115,11 +123,12 @@ class Access:
 
     async def admit(self, request: Request, scope: Scope) -> Caller:
         """Raises ProblemError 401, 403 or 429."""
-        address = self.addresses.of(request)
-        await self._count(address)
+        await self.count(request)
         if self._keys is None:
             caller = Caller(None, frozenset({scope}))
         else:
+            if _by_cookie(request) and request.method not in {"GET", "HEAD"}:
+                same_origin(request)
             caller = await self.identify(request, shown_by(request))
             if scope not in caller.scopes:
                 self._on_failure("scope")
@@ -130,9 +139,20 @@ class Access:
         request.state.caller = caller.name
         return caller
 
+    async def count(self, request: Request) -> None:
+        """One request of its address. Raises ProblemError 429."""
+        await self._count(self.addresses.of(request))
+
     async def identify(self, request: Request, text: str | None) -> Caller:
-        """Who showed *text*, a key or a token. Raises ProblemError 401 or 429; a failure makes the next one slower."""
+        """
+        Who showed *text*, a key or a token. Raises ProblemError 401, 429 or 503.
+
+        A wrong one makes the next one slower. None is no guess: a scraper without a key must not shut out its neighbours.
+        """
         address = self.addresses.of(request)
+        if not text:
+            self._on_failure("login")
+            raise _not_authenticated("send an API key as X-API-Key, or a key or a token as Authorization: Bearer ...")
         failures = self._failures_of(address)
         if failures >= MAX_FAILURES:
             headers = {"Retry-After": str(int(FORGET_S))}
@@ -145,20 +165,20 @@ class Access:
             self._failed(address, str(error))
             if failures >= FREE_FAILURES:
                 await self._sleep(min(WAIT_MOST_S, WAIT_S * (failures - FREE_FAILURES + 1)))
+            raise _not_authenticated(str(error)) from None
+        except ConfigError:
             raise ProblemError(
-                401, "Not authenticated", str(error), headers={"WWW-Authenticate": 'Bearer realm="station"'}
+                503, "Keys cannot be read", "the station cannot read its keys: its log and station key list say why"
             ) from None
 
-    def _believe(self, text: str | None) -> Caller:
-        if not text:
-            raise AccessError("send an API key as X-API-Key, or a key or a token as Authorization: Bearer ...")
+    def _believe(self, text: str) -> Caller:
         if self._keys is not None and text.startswith(f"{PREFIX}_"):
             key = self._keys.find(text)
             if key is None:
                 raise AccessError("the API key is not known, or was revoked")
             return Caller(key.name, key.scopes)
-        if self._tokens is None or len(text) > MAX_TEXT:
-            raise AccessError("this is no API key of this station")
+        if self._tokens is None or len(text) > MAX_TEXT or text.count(".") != 2:
+            raise AccessError("this is no API key and no token of this station")
         claims = self._tokens.check(text)
         if claims.key_id is not None and (self._keys is None or self._keys.by_id(claims.key_id) is None):
             raise AccessError("the key that the token was made with was revoked")
@@ -193,6 +213,33 @@ def shown_by(request: Request) -> str | None:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     bearer = value.strip() if scheme.lower() == "bearer" else None
     return request.headers.get("x-api-key") or bearer or request.cookies.get(COOKIE)
+
+
+def same_origin(request: Request) -> None:
+    """
+    Raises ProblemError 403 where a page from elsewhere lets a browser send what that browser's user did not ask for.
+
+    SameSite leaves out one case: another port of this machine is the same site. Over plain HTTP browsers send no
+    Sec-Fetch-Site, but Origin; a proxy may have taken the port off Host, and then the machine's name has to do.
+    """
+    fetch_site = request.headers.get("sec-fetch-site")
+    origin, host = urlsplit(request.headers.get("origin", "")), urlsplit(f"//{request.headers.get('host', '')}")
+    if fetch_site is not None:
+        same = fetch_site in {"same-origin", "none"}
+    elif "origin" not in request.headers:  # no browser
+        same = True
+    else:
+        same = origin.netloc == host.netloc or (":" not in host.netloc and origin.hostname == host.hostname)
+    if not same:
+        raise ProblemError(403, "Not allowed", "only the station's own page may do that")
+
+
+def _by_cookie(request: Request) -> bool:
+    return shown_by(request) is not None and shown_by(request) == request.cookies.get(COOKIE)
+
+
+def _not_authenticated(why: str) -> ProblemError:
+    return ProblemError(401, "Not authenticated", why, headers={"WWW-Authenticate": 'Bearer realm="station"'})
 
 
 def _list(scopes: frozenset[Scope]) -> str:

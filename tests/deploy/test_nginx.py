@@ -87,10 +87,12 @@ class Site:
     proxy: Proxy
     line: Daemon
     apis: tuple[Daemon, Daemon]
+    key: str
 
 
 # Their own limits are out of the way: here the proxy's are looked at.
 OPEN = {"requests_per_minute": 0, "trusted_proxies": ["127.0.0.1"]}
+SHUT = {**OPEN, "auth": "required"}
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +100,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     program("nginx")
     folder = tmp_path_factory.mktemp("site")
     with ExitStack() as stack:
-        line = stack.enter_context(Daemon(folder / "line", changes={"http": OPEN, "mqtt": {"enabled": False}}))
+        line = stack.enter_context(Daemon(folder / "line", changes={"http": SHUT, "mqtt": {"enabled": False}}))
         line.start()
+        made = line.call("key", "create", "page", "--scope", "read")
+        assert made.returncode == 0, made.stderr
         apis = (
             Daemon(folder / "api-1", changes={"http": OPEN}),
-            Daemon(folder / "api-2", changes={"http": {**OPEN, "auth": "required"}}),
+            Daemon(folder / "api-2", changes={"http": SHUT}),
         )
         for one in apis:
             stack.enter_context(serving(one))
         ports = [one.http_port for one in apis]
         proxy = stack.enter_context(proxying(folder / "proxy", line=line.http_port, apis=ports))
-        yield Site(proxy, line, apis)
+        yield Site(proxy, line, apis, made.stdout.strip())
 
 
 def predict(client: httpx.Client, data: bytes = BOARD) -> httpx.Response:
@@ -209,7 +213,16 @@ def test_a_large_picture_is_refused_by_the_station_and_a_flood_of_bytes_by_the_p
     assert "buffered to a temporary file" not in (site.proxy.folder / "error.log").read_text()  # never on the disk
 
 
-def test_live_events_come_through_at_once(site: Site) -> None:
+def test_the_page_is_logged_in_by_a_cookie_for_tls_alone_and_hears_boards_at_once(site: Site) -> None:
+    def logged_in() -> bool:
+        answer = site.proxy.client.post("/login", data={"key": site.key})
+        cookies.append(answer.headers.get("set-cookie", ""))
+        return answer.status_code == httpx.codes.NO_CONTENT
+
+    cookies: list[str] = []
+    assert site.proxy.client.get("/live").status_code == httpx.codes.UNAUTHORIZED
+    until(logged_in, what="a login that was not too often")
+    assert {"Secure", "HttpOnly", "SameSite=strict"} <= {word.strip() for word in cookies[-1].split(";")}
     with site.proxy.client.stream("GET", "/live") as answer:
         assert answer.status_code == httpx.codes.OK
         assert answer.headers["content-type"].startswith("text/event-stream")
