@@ -44,7 +44,7 @@ class AccessKeys:
     """
     The keys in the file *path* (mode 0600), which other processes may change. Any thread.
 
-    A file that is there and cannot be read, or is damaged, raises ConfigError: it opens to nobody, and is never replaced.
+    A file that is there and cannot be read, or is damaged, raises ConfigError: it opens to nobody, and is not replaced.
     """
 
     def __init__(self, path: Path, *, now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:

@@ -222,39 +222,19 @@ class Station:
         return LIMITS_S[loop] if side is None else side.limit_s
 
     def _build_web(self) -> WebServer:
-        from station.http_metrics import HttpMetrics  # and with it FastAPI: only where there is a port
-        from station.web.api import create_api
-        from station.web.boards import add_boards
-        from station.web.live import add_page
-        from station.web.server import WebServer
-        from station.web_side import add_inspection, around, build_door, build_tls
+        from station.web_side import build_web  # and with it FastAPI: only where there is a port
 
-        wanted = self._settings.http
-        metrics = HttpMetrics(self._metrics.registry)
-        door = build_door(self._settings, metrics)
-        api = create_api(
+        return build_web(
+            self._settings,
             health=self._health,
             vitals=self._vitals,
-            metrics=self._metrics.text if wanted.metrics else None,
-            carry_out=self._commands_of(HttpTrigger, wanted.commands).carry_out,
-            answer_s=self._longest_answer_s(),
-            may=door.access.may,
-            guarded=door.guarded,
-        )
-        add_inspection(
-            api,
-            self._settings,
+            metrics=self._metrics,
+            carry_out=self._commands_of(HttpTrigger, self._settings.http.commands).carry_out,
             choose=lambda frame: guest(self._recipes.choose(frame), self._turns),
             labels=self._detector.labels,
-            door=door,
-            metrics=metrics,
+            showing=self._showing,
+            stopping=self._asked.is_set,
         )
-        add_boards(
-            api, showing=self._showing, evidence=self._settings.station.data_dir / "evidence", may=door.access.may
-        )
-        add_page(api, showing=self._showing, may=door.access.may, stopping=self._asked.is_set)
-        app = around(api, self._settings, metrics)
-        return WebServer(app, host=wanted.host, port=wanted.port, tls=build_tls(self._settings))
 
     def _build_workers(self) -> dict[str, Worker]:
         workers: dict[str, Worker] = {}
@@ -420,10 +400,6 @@ class Station:
             recipe=self._recipes.use if "recipe" in allowed else None,
             challenge=self._announcement.announce if "challenge" in allowed else None,
         )
-
-    def _longest_answer_s(self) -> float:
-        trigger = self._settings.trigger
-        return trigger.answer_ms / 1e3 if isinstance(trigger, HttpTrigger) else 0.0
 
     def _on_command(self, name: str, payload: bytes, respond: Callable[[bytes], None]) -> None:
         """In the link's thread, within paho's locks: it only queues."""

@@ -71,13 +71,14 @@ def key_list(config: ConfigOption = None, overrides: SetOption = None) -> None:
     Example: station key list
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from station.web_side import access_keys
 
     table = Table("name", "id", "scopes", "made", box=None, header_style="bold")
     for one in access_keys(settings_of(config, overrides, optional=True)).all():
-        table.add_row(one.name, one.id, ", ".join(sorted(one.scopes)), one.made_at)
+        table.add_row(escape(one.name), one.id, ", ".join(sorted(one.scopes)), one.made_at)
     Console().print(table)
 
 

@@ -17,6 +17,7 @@ What can go wrong, by what to do about it.
     │   └── RefusedError  it answers, and does not let us in: trying again as we are does not help
     ├── CommandError     a command from outside is not understood, or not allowed
     ├── AccessError      a caller of the HTTP port is not who it says, or may not: the text says why
+    │   └── ExpiredTokenError  its token was good, and its time is over
     ├── LabelsError      a folder of labelled boards cannot be used: the text names file and line
     └── BackupError      a backup cannot be made or restored: nothing was changed
 """
@@ -80,6 +81,10 @@ class CommandError(StationError):
 
 class AccessError(StationError):
     """Raised when a caller of the HTTP port is not let in."""
+
+
+class ExpiredTokenError(AccessError):
+    """Raised when a token was good, and its time is over: nobody has guessed."""
 
 
 class RefusedError(LinkError):

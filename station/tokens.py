@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import jwt
 
-from station.errors import AccessError, ConfigError
+from station.errors import AccessError, ConfigError, ExpiredTokenError
 from station.types import Scope
 
 Algorithm = Literal["HS256", "RS256", "EdDSA"]
@@ -82,7 +82,7 @@ class Tokens:
         return jwt.encode(claims, self._secret, algorithm=self._algorithm)
 
     def check(self, token: str) -> Claims:
-        """Raises AccessError: why it is not believed."""
+        """Raises AccessError: why it is not believed; ExpiredTokenError if nothing else is wrong with it."""
         try:
             found = jwt.decode(
                 token,
@@ -93,7 +93,7 @@ class Tokens:
                 options={"require": ["exp", "aud", "sub"]},
             )
         except jwt.ExpiredSignatureError:
-            raise AccessError("the token has expired: ask for another one") from None
+            raise ExpiredTokenError("the token has expired: ask for another one") from None
         except jwt.PyJWTError as error:
             raise AccessError(f"the token is not believed: {error}") from None
         said = found.get("scope", "")

@@ -20,19 +20,29 @@ from starlette.types import ASGIApp
 from station.access_keys import NAME, AccessKeys
 from station.config import Settings, guide_secret
 from station.errors import ConfigError
+from station.health import Health
+from station.heartbeat import Vitals
 from station.http_metrics import HttpMetrics
 from station.http_section import LOOPBACK
 from station.line import Bench, inspect
+from station.line_sections import HttpTrigger
+from station.metrics import Metrics
 from station.parts import make_folder
+from station.remote import Command
 from station.sections import MB
+from station.showing import Showing
 from station.tokens import Tokens
 from station.types import Frame, Image, Inspection
 from station.web.access import Access, Addresses
+from station.web.api import create_api
+from station.web.boards import add_boards
 from station.web.cache import Cache, MemoryCache, RedisCache
+from station.web.live import add_page
 from station.web.login import add_login
 from station.web.predict import Limits, Listeners, add_predict
 from station.web.rate import RateLimit
 from station.web.requests import Requests
+from station.web.server import WebServer
 from station.web.tls import ServerTls
 from station.web.uploads import Upload
 
@@ -49,6 +59,37 @@ class Door:
     keys: AccessKeys | None
     tokens: Tokens | None
     guarded: bool
+
+
+def build_web(
+    settings: Settings,
+    *,
+    health: Health,
+    vitals: Callable[[], Vitals],
+    metrics: Metrics,
+    carry_out: Callable[[Command], None],
+    choose: Callable[[Frame], Bench],
+    labels: tuple[str, ...],
+    showing: Showing,
+    stopping: Callable[[], bool],
+) -> WebServer:
+    """All that a station which runs serves, not started yet. Raises ConfigError."""
+    wanted, trigger = settings.http, settings.trigger
+    counts = HttpMetrics(metrics.registry)
+    door = build_door(settings, counts)
+    api = create_api(
+        health=health,
+        vitals=vitals,
+        metrics=metrics.text if wanted.metrics else None,
+        carry_out=carry_out,
+        answer_s=trigger.answer_ms / 1e3 if isinstance(trigger, HttpTrigger) else 0.0,
+        may=door.access.may,
+        guarded=door.guarded,
+    )
+    add_inspection(api, settings, choose=choose, labels=labels, door=door, metrics=counts)
+    add_boards(api, showing=showing, evidence=settings.station.data_dir / "evidence", may=door.access.may)
+    add_page(api, showing=showing, may=door.access.may, stopping=stopping)
+    return WebServer(around(api, settings, counts), host=wanted.host, port=wanted.port, tls=build_tls(settings))
 
 
 def build_door(settings: Settings, metrics: HttpMetrics) -> Door:

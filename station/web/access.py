@@ -8,14 +8,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import anyio
 import structlog
 from fastapi import Depends, Request
 
 from station.access_keys import PREFIX, AccessKeys
-from station.errors import AccessError, ConfigError
+from station.errors import AccessError, ConfigError, ExpiredTokenError
 from station.tokens import Tokens
 from station.types import Scope
 from station.web.problems import ProblemError
@@ -147,7 +146,8 @@ class Access:
         """
         Who showed *text*, a key or a token. Raises ProblemError 401, 429 or 503.
 
-        A wrong one makes the next one slower. None is no guess: a scraper without a key must not shut out its neighbours.
+        A wrong one makes the next one slower. None, and one that has expired, are no guesses: a scraper without a key
+        must not shut out its neighbours.
         """
         address = self.addresses.of(request)
         if not text:
@@ -161,6 +161,9 @@ class Access:
             )
         try:
             return self._believe(text)
+        except ExpiredTokenError as error:
+            self._on_failure("login")
+            raise _not_authenticated(str(error)) from None
         except AccessError as error:
             self._failed(address, str(error))
             if failures >= FREE_FAILURES:
@@ -223,13 +226,13 @@ def same_origin(request: Request) -> None:
     Sec-Fetch-Site, but Origin; a proxy may have taken the port off Host, and then the machine's name has to do.
     """
     fetch_site = request.headers.get("sec-fetch-site")
-    origin, host = urlsplit(request.headers.get("origin", "")), urlsplit(f"//{request.headers.get('host', '')}")
     if fetch_site is not None:
         same = fetch_site in {"same-origin", "none"}
-    elif "origin" not in request.headers:  # no browser
-        same = True
     else:
-        same = origin.netloc == host.netloc or (":" not in host.netloc and origin.hostname == host.hostname)
+        origin, host = request.headers.get("origin"), request.headers.get("host", "").lower()
+        address = (origin or "").partition("://")[2].lower()
+        portless = address.rpartition(":")[0]
+        same = origin is None or (host != "" and host in {address, portless})  # without Origin it is no browser
     if not same:
         raise ProblemError(403, "Not allowed", "only the station's own page may do that")
 

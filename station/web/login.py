@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from urllib.parse import parse_qs
 
-from fastapi import FastAPI, Form, Request, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from station.access_keys import AccessKeys
 from station.tokens import Tokens
 from station.types import Scope
-from station.web.access import COOKIE, Access, shown_by
+from station.web.access import COOKIE, Access, same_origin, shown_by
 from station.web.problems import ProblemError
 
-Key = Annotated[str, Form(max_length=200, description="An API key: station key create")]
+MAX_BYTES = 2048  # of a login: a key has 60
 
 
 class Token(BaseModel):
@@ -31,6 +32,7 @@ def add_login(api: FastAPI, *, access: Access, keys: AccessKeys | None, tokens: 
     async def exchanged(request: Request, text: str | None) -> tuple[str, frozenset[Scope]]:
         if keys is None or tokens is None:
             raise ProblemError(404, "No logins here", 'everybody on this machine may ask: [http] auth = "off"')
+        await access.count(request)
         caller = await access.identify(request, text)
         key = keys.find(text or "")
         if key is None:
@@ -45,9 +47,9 @@ def add_login(api: FastAPI, *, access: Access, keys: AccessKeys | None, tokens: 
         return Token(access_token=text, expires_in=minutes * 60, scope=" ".join(sorted(scopes)))
 
     @api.post("/login", include_in_schema=False)
-    async def login(request: Request, key: Key) -> Response:
-        _same_origin(request)
-        text, _ = await exchanged(request, key.strip())
+    async def login(request: Request) -> Response:
+        same_origin(request)
+        text, _ = await exchanged(request, await _key_in(request))
         response = Response(status_code=204)
         response.set_cookie(
             COOKIE,
@@ -61,13 +63,29 @@ def add_login(api: FastAPI, *, access: Access, keys: AccessKeys | None, tokens: 
 
     @api.post("/logout", include_in_schema=False)
     async def logout(request: Request) -> Response:
-        _same_origin(request)
+        same_origin(request)
         response = Response(status_code=204)
         response.delete_cookie(COOKIE)
         return response
 
 
-def _same_origin(request: Request) -> None:
-    """A page from elsewhere must not log somebody in, or out."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise ProblemError(403, "Not allowed", "only the station's own page may do that")
+async def _key_in(request: Request) -> str:
+    """
+    The field ``key`` of a form. Raises ProblemError.
+
+    Read here and not by FastAPI, which would put what a stranger sends onto the disk, however much it is.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise ProblemError(415, "Not a form", "send it as application/x-www-form-urlencoded: curl -d key=st_...")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise ProblemError(413, "Too large", f"a login has at most {MAX_BYTES} bytes: the field key, no more")
+    except ClientDisconnect:
+        raise ProblemError(400, "Gone", "the sender hung up before the form was whole") from None
+    key = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
+    if not key:
+        raise ProblemError(422, "No key", "the form has no field key: type the API key (station key create)")
+    return key

@@ -18,7 +18,7 @@ import pytest
 
 from station.config import load
 from tests.daemon import PATIENCE_S, encoded, picture
-from tests.deploy.servers import DEPLOY, ROOT, end, listens, run
+from tests.deploy.servers import DEPLOY, ROOT, end, listens, run, throw_away_certificate, trusting
 from tests.detectors.models import save_seeing
 from tests.mosquitto import free_port
 from tests.waiting import until
@@ -231,6 +231,16 @@ def test_with_a_secret_for_tokens_no_key_is_made(tmp_path: Path) -> None:
     assert "7d0f3c5c" not in container.said()
 
 
+def test_the_health_check_speaks_tls_where_the_station_does(tmp_path: Path) -> None:
+    cert, key = throw_away_certificate(tmp_path)
+    container = Container(tmp_path, STATION_HTTP__CERT_FILE=str(cert), STATION_HTTP__KEY_FILE=str(key))
+    with container.started():
+        assert (
+            httpx.get(f"https://127.0.0.1:{container.port}/livez", verify=trusting(cert), trust_env=False).text
+            == "ok\n"
+        )
+
+
 def test_the_guides_own_secret_is_refused(tmp_path: Path) -> None:
     done = Container(tmp_path, SECRET_KEY="your-secret-key-here").call("serve")
     assert done.returncode == 2
@@ -266,7 +276,7 @@ def context(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def by_hand() -> Iterator[Path]:
     """A folder outside /tmp, open to every user, in which the build stage was done as the Dockerfile says."""
     folder = Path(tempfile.mkdtemp(prefix="station-image-", dir="/var/tmp"))  # /tmp will be a tmpfs
@@ -301,21 +311,24 @@ def confined(folder: Path, script: str) -> list[str]:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_what_the_image_installs_serves_as_another_user_on_a_read_only_file_system(by_hand: Path) -> None:
+@pytest.mark.parametrize("command", ["serve --workers 2", "run"])
+def test_what_the_image_installs_works_as_another_user_on_a_read_only_file_system(by_hand: Path, command: str) -> None:
     data = by_hand / "data"
-    data.mkdir()
-    if os.geteuid() == 0:
-        os.chown(data, 10001, 10001)
+    shutil.rmtree(data, ignore_errors=True)
+    (data / "inbox").mkdir(parents=True)
+    for one in (data, data / "inbox") if os.geteuid() == 0 else ():
+        os.chown(one, 10001, 10001)
     port = free_port()
     environment = variables() | {
         "PATH": f"{by_hand}/opt/venv/bin:/usr/bin:/bin",
         "HOME": str(data),
         "STATION_CONFIG": str(by_hand / "build" / "deploy" / "container.toml"),
         "STATION_STATION__DATA_DIR": str(data),
+        "STATION_SOURCE__PATH": str(data / "inbox"),
         "PORT": str(port),
     }
-    log = by_hand / "log"
-    script = f"cd {by_hand}; exec {by_hand}/build/deploy/container-entry serve --workers 2"
+    log = by_hand / f"log-{command[:3]}"
+    script = f"cd {by_hand}; exec {by_hand}/build/deploy/container-entry {command}"
     with log.open("ab") as out:
         process = subprocess.Popen(
             confined(by_hand, script), env=environment, stdout=out, stderr=out, start_new_session=True
