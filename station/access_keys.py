@@ -72,13 +72,13 @@ class AccessKeys:
 
     def revoke(self, name: str) -> AccessKey:
         """Ends the key of that name or id. Raises ConfigError when there is none."""
+        keys = self.all()
+        found = next((one for one in keys if name in {one.name, one.id}), None)
+        if found is None:
+            known = ", ".join(one.name for one in keys) or "none"
+            raise ConfigError(f'there is no key "{name}"; known are: {known}')
         with self._alone():
-            keys = self.all()
-            found = next((one for one in keys if name in {one.name, one.id}), None)
-            if found is None:
-                known = ", ".join(one.name for one in keys) or "none"
-                raise ConfigError(f'there is no key "{name}"; known are: {known}')
-            self._write([one for one in keys if one != found])
+            self._write([one for one in self.all() if one.id != found.id])
         return found
 
     def all(self) -> list[AccessKey]:

@@ -24,6 +24,7 @@ from station.health import Health
 from station.heartbeat import Vitals
 from station.http_metrics import HttpMetrics
 from station.http_section import LOOPBACK
+from station.kept_file import keep_secret
 from station.line import Bench, inspect
 from station.line_sections import HttpTrigger
 from station.metrics import Metrics
@@ -209,10 +210,8 @@ def _secret(settings: Settings) -> str:
         return from_guide
     path = make_folder(settings.station.data_dir, "[station] data_dir") / CREDENTIAL
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123  # by its descriptor
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
+        if not path.exists():
+            keep_secret(path, secrets.token_hex(32))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     return _read(path, "the secret for tokens")

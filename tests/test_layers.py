@@ -41,6 +41,7 @@ HOMES = {
     "fastapi": {"web", "web_side"},
     "uvicorn": {"web", "serve"},
     "jwt": {"tokens"},
+    "cryptography": {"web.tls"},
     "limits": {"web.rate"},
     "redis": {"web.cache"},
     "python_multipart": {"web.uploads"},

@@ -2,7 +2,8 @@
 The program that reads the camera, in a process of its own: a driver that hangs can be killed, and the device let go.
 
 It gets its options as one line of JSON on stdin, and two descriptors by its arguments: shared memory for the pictures,
-and a pipe on which it says, a line of JSON each, ``opened``, ``frame`` or ``trouble``. It knows nothing of the station.
+and a pipe on which it says, a line of JSON each, ``opened``, ``frame`` or ``trouble``. It knows nothing of the station
+but its neighbour for GenICam.
 """
 
 from __future__ import annotations
@@ -175,12 +176,31 @@ def _open(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
     device: str = options["device"]
     if device.startswith("gstreamer:"):
         return _opened(_gstreamer(device.partition(":")[2].strip())), []
+    if device.startswith("genicam:"):
+        return _genicam(device.partition(":")[2].strip(), options)
     if "://" in device:
         # Only RTSP carries the camera's clock; of motion JPEG the decoder makes one up.
         return _opened(_stream(device), stamped=device.startswith("rtsp")), []
     if device.isdigit() or device.startswith("/dev/"):
         return _v4l2(options)
     return _stand_in(Path(device), options["fps"] or None), []
+
+
+def _genicam(device: str, options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
+    from station.sources.genicam_child import GenicamError, open_genicam  # only where it is used: an extra
+
+    try:
+        pictures, notes = open_genicam(device, options)
+    except GenicamError as error:
+        raise Trouble(str(error)) from None
+
+    def taken() -> Iterator[Taken]:
+        try:
+            yield from map(Taken, pictures)
+        except GenicamError as error:
+            raise Trouble(str(error)) from None
+
+    return taken(), notes
 
 
 def _gstreamer(pipeline: str) -> Any:

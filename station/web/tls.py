@@ -5,9 +5,11 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import structlog
+from cryptography import x509
 
 from station.errors import ConfigError
 
@@ -17,14 +19,18 @@ LOOK_S = 10.0
 
 
 class ServerTls:
-    """*context* is uvicorn's. Raises ConfigError for files that are away, damaged, or do not belong together."""
+    """
+    *context* is uvicorn's. Raises ConfigError for files that are away, damaged, expired, or do not belong together.
+
+    It is never changed while it serves: OpenSSL would take the new certificate before its key, and whoever shakes hands
+    in between is turned away. It hands each connection on to the newest context instead.
+    """
 
     def __init__(self, cert_file: Path, key_file: Path) -> None:
         self._files = (cert_file, key_file)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._seen = self._stamp()
-        self._read()
+        self.context = self._newest = self._read()
+        self.context.sni_callback = self._hand_on  # called without a name, too
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -44,7 +50,7 @@ class ServerTls:
             if stamp == self._seen:
                 continue
             try:
-                self._read()
+                self._newest = self._read()
             except ConfigError as error:  # half renewed: the old one serves on, and it is looked at again
                 log.warning("certificate not renewed", reason=str(error))
             else:
@@ -52,19 +58,29 @@ class ServerTls:
                 log.info("certificate renewed", file=str(self._files[0]))
                 renewed()
 
-    def _read(self) -> None:
+    def _hand_on(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+    def _read(self) -> ssl.SSLContext:
         cert_file, key_file = self._files
         where = f"[http] cert_file = {cert_file}, key_file = {key_file}"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            # Tried on another context first: a pair that does not fit must not take the old one's place in part.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=_no_password)
-            self.context.load_cert_chain(cert_file, key_file, password=_no_password)
+            context.load_cert_chain(cert_file, key_file, password=_no_password)
+            expires_at = x509.load_pem_x509_certificates(cert_file.read_bytes())[0].not_valid_after_utc
         except ssl.SSLError as error:
             raise ConfigError(f"{where}: they are damaged, or do not belong together ({error.reason})") from None
         except OSError as error:
             raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from None
+        if expires_at < datetime.now(timezone.utc):
+            raise ConfigError(
+                f"{where}: the certificate has expired on {expires_at:%Y-%m-%d}: renew it, or listen on 127.0.0.1 "
+                "without the two"
+            )
+        return context
 
     def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
         return tuple(_stamp_of(one) for one in self._files)

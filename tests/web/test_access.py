@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
+import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from station.access_keys import AccessKeys
-from station.errors import AccessError, ConfigError
+from station.errors import AccessError, ConfigError, ExpiredTokenError
 from station.tokens import Tokens
 from station.web.access import FREE_FAILURES, MAX_FAILURES, Access, Addresses
 from tests.web.ports import Served, png, send
@@ -291,3 +294,184 @@ def test_memory_of_failures_is_bounded() -> None:
     for number in range(10_100):
         access._failed(str(number), "x")
     assert len(access._failures) == 10_000
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"name": "x"}}', '{"a": null}', "\x00"])
+def test_a_damaged_file_of_keys_opens_to_nobody_and_is_never_replaced(text: str, tmp_path: Path) -> None:
+    one = served(tmp_path)
+    key, path = key_of(one), tmp_path / "keys.json"
+    good = path.read_text()
+    with one.client() as client:
+        path.write_text(text)
+        answer = send(client, png(), headers={"X-API-Key": key})
+        assert answer.status_code == 503
+        assert "station key list" in answer.json()["detail"]
+        with pytest.raises(ConfigError, match="damaged: put it back"):
+            AccessKeys(path).create("another", ["read"])
+        assert path.read_text() == text
+        path.write_text(good)
+        assert send(client, png(), headers={"X-API-Key": key}).status_code == 200
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_named_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").mkdir()
+    with pytest.raises(ConfigError, match=r"keys\.json cannot be read .*user of the service"):
+        served(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_service(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12346)
+    key_of(served(tmp_path))
+    for name in ("keys.json", "jwt-secret", ".keys.lock"):
+        stat = (tmp_path / name).stat()
+        assert (stat.st_uid, stat.st_gid) == (12345, 12346), name
+
+
+def test_of_keys_made_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    with ThreadPoolExecutor(8) as pool:
+        texts = list(pool.map(lambda number: AccessKeys(path).create(f"k{number}", ["read"]), range(24)))
+    keys = AccessKeys(path)
+    assert len(keys.all()) == 24
+    assert all(keys.find(one) for one in texts)
+
+
+def test_a_key_cannot_be_named_like_the_id_of_another(tmp_path: Path) -> None:
+    keys = AccessKeys(tmp_path / "keys.json")
+    keys.create("first", ["read"])
+    with pytest.raises(ConfigError, match="already"):
+        keys.create(keys.all()[0].id, ["read"])
+
+
+def test_a_secret_is_compared_in_constant_time_for_unknown_keys_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = AccessKeys(tmp_path / "keys.json")
+    text = keys.create("line-2", ["read"])
+    compared = list[int]()
+    real = hmac.compare_digest
+
+    def watching(one: bytes, other: bytes) -> bool:
+        compared.append(len(one))
+        return real(one, other)
+
+    monkeypatch.setattr("station.access_keys.hmac.compare_digest", watching)
+    assert keys.find(text) is not None
+    assert keys.find(text[:-1] + "!") is None
+    assert keys.find("st_unknown_x") is None
+    assert compared == [64, 64, 64]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_scraper_without_a_key_or_with_an_expired_token_does_not_shut_out_its_neighbours(
+    stale: bool, tmp_path: Path
+) -> None:
+    one = served(tmp_path, jwt_secret_file=secret_file(tmp_path))
+    late = jwt.encode(claims(exp=datetime.now(timezone.utc) - timedelta(hours=1)), SECRET)
+    headers = {"Authorization": f"Bearer {late}"} if stale else {}
+    with one.client() as client:
+        for _ in range(MAX_FAILURES + 1):
+            assert send(client, png(), headers=headers).status_code == 401
+        assert send(client, png(), headers={"X-API-Key": key_of(one)}).status_code == 200
+    assert one.counted("station_http_auth_failures_total", reason="login") == MAX_FAILURES + 1
+
+
+def test_an_expired_token_with_a_wrong_signature_is_a_guess() -> None:
+    late = jwt.encode(claims(exp=datetime.now(timezone.utc) - timedelta(hours=1)), SECRET[::-1])
+    with pytest.raises(AccessError) as caught:
+        tokens().check(late)
+    assert not isinstance(caught.value, ExpiredTokenError)
+
+
+def secret_file(folder: Path) -> Path:
+    path = folder / "secret"
+    path.write_text(SECRET)
+    return path
+
+
+def test_a_public_key_is_not_taken_for_a_secret(tmp_path: Path) -> None:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    public = private.public_key().public_bytes(serialization.Encoding.PEM, form)
+    said = unsigned("HS256").rstrip(".")
+    signature = base64.urlsafe_b64encode(hmac.digest(public, said.encode(), "sha256")).decode().rstrip("=")
+    with pytest.raises(AccessError):
+        tokens(algorithm="RS256", secret=None, public_key=public.decode()).check(f"{said}.{signature}")
+
+
+def test_a_login_is_read_no_further_than_a_key_is_long(tmp_path: Path) -> None:
+    one = served(tmp_path)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    with one.client() as client:
+        assert client.post("/login", content=b"key=" + b"a" * 100_000, headers=form).status_code == 413
+        assert client.post("/login", files={"key": ("x", b"a" * 100_000)}).status_code == 415
+        for content in (b"", b"key=", b"key=%20", b"other=1", b"\xff\xfe"):
+            answer = client.post("/login", content=content, headers=form)
+            assert answer.status_code == 422
+            assert "station key create" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://aoi-1:8000", "Host": "aoi-1:8000"}, 200),
+        ({"Origin": "https://aoi-1:8443", "Host": "aoi-1"}, 200),
+        ({"Origin": "http://aoi-1:3000", "Host": "aoi-1:8000"}, 403),
+        ({"Origin": "http://aoi-1.evil", "Host": "aoi-1"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": ""}, 403),
+    ],
+)
+def test_a_page_from_elsewhere_cannot_act_with_the_cookie(headers: dict[str, str], status: int, tmp_path: Path) -> None:
+    one = served(tmp_path)
+    key = key_of(one)
+    with one.client() as client:
+        cookie = client.post("/login", data={"key": key}).headers["set-cookie"].partition(";")[0]
+        client.cookies.clear()
+        assert send(client, png(), headers={"Cookie": cookie, **headers}).status_code == status
+        assert send(client, png(), headers={"X-API-Key": key, **headers}).status_code == 200, "no browser sends that"
+
+
+def test_an_added_line_of_a_proxy_counts_and_not_the_one_above_it(tmp_path: Path) -> None:
+    from starlette.requests import Request
+
+    headers = [(b"x-forwarded-for", b"1.1.1.1"), (b"x-forwarded-for", b"10.0.0.9")]
+    for peer in ("127.0.0.1", "::ffff:127.0.0.1"):
+        request = Request({"type": "http", "client": (peer, 5), "headers": headers})
+        assert Addresses(["127.0.0.1"]).of(request) == "10.0.0.9"
+
+
+def test_exchanging_keys_counts_as_asking(tmp_path: Path) -> None:
+    one = served(tmp_path, requests_per_minute=2)
+    with one.client() as client:
+        answers = [client.post("/token", headers={"X-API-Key": key_of(one, name=f"k{n}")}) for n in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+def test_a_token_that_is_nested_deeper_than_we_can_read_is_just_wrong(tmp_path: Path) -> None:
+    deep = base64.urlsafe_b64encode(b"[" * 2900).decode().rstrip("=")
+    one = served(tmp_path)
+    with one.client() as client:
+        assert send(client, png(), headers={"X-API-Key": f"{deep}.e30.x"}).status_code == 401
+
+
+def test_no_secret_of_a_caller_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = served(tmp_path)
+    key = key_of(one)
+    with one.client() as client:
+        token = client.post("/token", headers={"X-API-Key": key}).json()["access_token"]
+        client.post("/login", data={"key": key})
+        client.post("/login", data={"key": f"{key}x"})
+        send(client, png(), headers={"Authorization": f"Bearer {token}"})
+        send(client, png(), headers={"Authorization": f"Bearer {token}x"})
+    said = "".join(capsys.readouterr())
+    assert "caller not let in" in said
+    assert key[-20:] not in said
+    assert token[-20:] not in said
+    assert SECRET not in repr(one.door)

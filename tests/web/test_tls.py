@@ -19,12 +19,14 @@ from tests.waiting import until
 from tests.web.ports import Served
 
 
-def pair(folder: Path, *, password: bytes | None = None) -> tuple[Path, Path, int]:
+def pair(folder: Path, *, password: bytes | None = None, days: int = 1) -> tuple[Path, Path, int]:
     """A certificate for 127.0.0.1 that signs itself, its key, and its serial number."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "station")])
     now, serial = datetime.now(timezone.utc), x509.random_serial_number()
-    builder = x509.CertificateBuilder(name, name, key.public_key(), serial, now, now + timedelta(days=1))
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), serial, now - timedelta(days=9), now + timedelta(days=days)
+    )
     names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
     cert = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
@@ -69,3 +71,31 @@ def test_files_that_are_away_damaged_encrypted_or_of_two_pairs_are_named(tmp_pat
     ):
         with pytest.raises(ConfigError, match=said):
             ServerTls(*given)
+
+
+def test_nobody_is_turned_away_while_a_certificate_is_renewed(tmp_path: Path) -> None:
+    pairs = [pair(tmp_path / str(number)) for number in range(20)]
+    cert, key, _ = pair(tmp_path / "now")
+    served = Served(tmp_path, cert_file=cert, key_file=key)
+    with served.client(verify=False):
+        assert served._tls is not None
+        served._tls.stop()
+        served._tls._stop.clear()
+        served._tls.watch(every_s=0.001)
+        for new_cert, new_key, serial in pairs:
+            new_cert.replace(cert)
+            new_key.replace(key)
+            until(lambda serial=serial: serial_of(served.url) == serial)  # type: ignore[misc]  # no type for a default
+
+
+def test_a_certificate_that_has_expired_is_refused_with_the_day(tmp_path: Path) -> None:
+    cert, key, _ = pair(tmp_path / "old", days=-2)
+    with pytest.raises(ConfigError, match=r"has expired on \d{4}-\d\d-\d\d: renew it"):
+        ServerTls(cert, key)
+
+
+def test_old_versions_of_tls_are_not_spoken(tmp_path: Path) -> None:
+    cert, key, _ = pair(tmp_path / "one")
+    tls = ServerTls(cert, key)
+    assert tls.context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert tls._newest.minimum_version == ssl.TLSVersion.TLSv1_2
