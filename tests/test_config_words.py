@@ -91,7 +91,7 @@ def test_no_key_is_refused_in_the_words_of_a_library(section: str) -> None:
         ("[mqtt]\nhots = 'x'", "[mqtt] hots: unknown key; did you mean host?"),
         ("[mqtt]\nkeep_days = 3", "[mqtt] keep_days: unknown key; it belongs to [evidence] or [ledger]"),
         ("[sation]\nname = 'x'", "[sation]: unknown section; did you mean station?"),
-        ("host = 'x'", "host stands outside of any section: put it below [mqtt] or [http]"),
+        ("host = 'x'", "host stands outside of any section: put it below [modbus], [mqtt] or [http]"),
         ("topics = 'x'", "topics stands outside of any section: put it below its section; did you mean topic?"),
         ("[source]\ndevice = 'x'", '[source] device: belongs to [source] kind = "camera", and this is kind = "folder"'),
     ],

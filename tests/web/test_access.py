@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from station.access_keys import AccessKeys
 from station.errors import AccessError, ConfigError, ExpiredTokenError
+from station.kept_file import keep_secret
 from station.tokens import Tokens
 from station.web.access import FREE_FAILURES, MAX_FAILURES, Access, Addresses
 from tests.web.ports import Served, png, send
@@ -475,3 +476,30 @@ def test_no_secret_of_a_caller_is_logged(tmp_path: Path, capsys: pytest.CaptureF
     assert key[-20:] not in said
     assert token[-20:] not in said
     assert SECRET not in repr(one.door)
+
+
+@pytest.mark.parametrize(("trusted", "secure"), [(["127.0.0.1"], True), ([], False)])
+def test_the_cookie_is_for_tls_alone_where_a_proxy_that_is_named_speaks_it(
+    trusted: list[str], secure: bool, tmp_path: Path
+) -> None:
+    one = served(tmp_path, trusted_proxies=trusted)
+    with one.client() as client:
+        answer = client.post("/login", data={"key": key_of(one)}, headers={"X-Forwarded-Proto": "https"})
+    assert ("; secure" in answer.headers["set-cookie"].lower()) is secure
+
+
+def test_who_asks_too_often_hears_when_to_come_back(tmp_path: Path) -> None:
+    one = served(tmp_path, requests_per_minute=1)
+    with one.client() as client:
+        key = key_of(one)
+        assert send(client, png(), headers={"X-API-Key": key}).status_code == 200
+        late = send(client, png(), headers={"X-API-Key": key})
+    assert late.headers["content-type"] == "application/problem+json"
+    assert 1 <= int(late.headers["retry-after"]) <= 120  # a sliding window: this minute and the last
+
+
+def test_a_secret_that_is_there_is_not_made_again(tmp_path: Path) -> None:
+    keep_secret(tmp_path / "secret", "first")
+    keep_secret(tmp_path / "secret", "second")
+    assert (tmp_path / "secret").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
