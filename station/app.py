@@ -22,6 +22,7 @@ import structlog
 from station import __version__
 from station.benches import build_recipes, guest, in_line
 from station.challenge import Announcement
+from station.clock import clock_synced
 from station.config import Settings
 from station.disk import Disks, Room
 from station.errors import LedgerError
@@ -114,6 +115,7 @@ class Station:
             allowed=lambda: self._disks.room() is Room.PLENTY,
             max_bytes=int(settings.evidence.max_mb * MB),
             keep_days=settings.evidence.keep_days,
+            clock_synced=clock_synced,
         )
         ready = ready_judge(settings, on_progress=lambda doing: self._notifier.extend_timeout(CONVERTING_S, doing))
         self._detector = ready.detector

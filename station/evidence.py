@@ -37,7 +37,8 @@ class FolderEvidence:
     Implements ``types.Evidence``: ``FOLDER/YYYY-MM-DD/EVENT_ID.jpg``, by the UTC date of capture.
 
     ``keep`` is for one thread at a time, ``sweep`` for one other.
-    *allowed* says whether the disk has room for pictures. *max_bytes* and *keep_days* bound what ``sweep`` leaves.
+    *allowed* says whether the disk has room for pictures. *max_bytes* and *keep_days* bound what ``sweep`` leaves;
+    the latter only while *clock_synced* says that the time is known.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class FolderEvidence:
         allowed: Callable[[], bool],
         max_bytes: int,
         keep_days: float,
+        clock_synced: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,6 +58,7 @@ class FolderEvidence:
         self._allowed = allowed
         self._max_bytes = max_bytes
         self._keep_days = keep_days
+        self._clock_synced = clock_synced
         self._now = now
         self._monotonic = monotonic
         self._canvas: Image = np.empty((0, 0, 3), np.uint8)
@@ -112,7 +115,8 @@ class FolderEvidence:
     def _sweeping(self) -> Iterator[int]:
         """One round over the folder, in steps; each yield is what a step deleted."""
         days = self._days()
-        for day in [day for day in days if self._is_old(day)]:
+        # By a clock that nobody has set, everything may be old: what is too much still goes.
+        for day in [day for day in days if self._is_old(day)] if self._clock_synced() else []:
             yield from self._clear(day, max_bytes=None)
             days.remove(day)
         # Nobody writes into a day that is two days gone: it is measured once, and then only the last two are.

@@ -89,10 +89,27 @@ def test_the_guides_secret_signs_nothing(tmp_path: Path) -> None:
     assert "openssl rand -hex 32" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "environment", "said"),
+    [
+        ([], {}, "warn  access: 0 API keys: nobody can log in"),
+        ([], {"SECRET_KEY": "your-secret-key-here"}, "FAIL  access: the secret for tokens is"),
+        (["http.cert_file=away.pem", "http.key_file=away.key"], {}, "FAIL  tls: [http] cert_file = away.pem"),
+    ],
+)
+def test_the_check_says_who_may_ask_and_makes_nothing(
+    settings: list[str], environment: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    options = [word for one in ["http.auth=required", *settings] for word in ("--set", one)]
+    done = station(tmp_path, "check", *options, **environment)
+    assert said in done.stdout, done.stdout[-2000:] + done.stderr
+    assert not (tmp_path / "data" / "jwt-secret").exists()
+
+
 def test_the_check_shows_no_secret(tmp_path: Path) -> None:
     key = station(tmp_path, "key", "create", "x", "--scope", "read").stdout.strip()
     secret = "0123456789abcdef" * 4
-    done = station(tmp_path, "check", SECRET_KEY=secret)
-    assert "aoi-1" in done.stdout
+    done = station(tmp_path, "check", "--set", "http.auth=required", SECRET_KEY=secret)
+    assert "ok    access: 1 API key" in done.stdout
     assert secret not in done.stdout + done.stderr
     assert key.rpartition("_")[2] not in done.stdout + done.stderr

@@ -33,6 +33,7 @@ def folder_evidence(
     allowed: Callable[[], bool] = lambda: True,
     max_bytes: int = 10**9,
     keep_days: float = 30,
+    clock_synced: bool = True,
     now: datetime = NOON,
     monotonic: Callable[[], float] = lambda: 0.0,
 ) -> FolderEvidence:
@@ -42,6 +43,7 @@ def folder_evidence(
         allowed=allowed,
         max_bytes=max_bytes,
         keep_days=keep_days,
+        clock_synced=lambda: clock_synced,
         now=now.timestamp,
         monotonic=monotonic,
     )
@@ -243,6 +245,12 @@ def test_sweeping_takes_whole_days_that_are_too_old(tmp_path: Path) -> None:
         sweep_all(folder_evidence(tmp_path, keep_days=10)) == 3
     )  # the 12th ended more than ten days before the 23rd's noon
     assert [one.name for one in tmp_path.iterdir()] == ["2026-11-13"]
+
+
+def test_by_a_clock_that_nobody_has_set_nothing_is_old_but_too_much_is_too_much(tmp_path: Path) -> None:
+    fill(tmp_path, "2026-11-12", 3)
+    assert sweep_all(folder_evidence(tmp_path, keep_days=10, clock_synced=False)) == 0
+    assert sweep_all(folder_evidence(tmp_path, keep_days=10, max_bytes=1000, clock_synced=False)) == 2
 
 
 def test_sweeping_takes_the_oldest_when_it_is_too_much(tmp_path: Path) -> None:

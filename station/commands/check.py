@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from station.commands.check_access import access, tls
 from station.commands.check_line import camera, modbus, ports
 from station.commands.finding import Finding
 from station.config import Settings
@@ -34,7 +35,8 @@ def check(settings: Settings) -> bool:
             console.print(f"  {key} = {_shown(value)}", markup=False)
     console.print()
     able = True
-    for look in (_template, _trust, _model, _source, camera, ports, modbus, _data_dir, _ledger, _files, _broker, _http):
+    line = (_template, _trust, _model, _source, camera, ports, modbus, _data_dir, _ledger, _files)
+    for look in (*line, _broker, _http, access, tls):
         for finding in look(settings):
             mark, style = (
                 ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
