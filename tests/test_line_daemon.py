@@ -319,7 +319,7 @@ def test_recipes_are_chosen_between_boards_and_a_challenge_withholds_every_pass(
     cv2.imwrite(str(folder / "0.png"), picture(1, red=120))  # the tiny network is sure of it by 0.47
     changes: Changes = {
         "source": {**CAMERA, "device": str(folder)},
-        "trigger": {"kind": "http", "answer_ms": 5000},
+        "trigger": {"kind": "http", "answer_ms": 30000},
         "http": {"commands": ["recipe", "challenge"]},
         "recipes.strict": {"threshold": 0.2, "serial_pattern": "^S-"},
         "recipes.proven": {"serial_pattern": "^P-"},

@@ -338,9 +338,9 @@ def test_garbage_in_the_middle_ends_the_connection_and_nothing_else() -> None:
     with RudeBroker() as broker, Running(broker.port) as running:
         for rubbish in garbage():
             until(running.link.ready)
+            before = running.link.connections
             broker.visit.raw(rubbish)
             broker.visit.close()
-            before = running.link.connections
             until(lambda before=before: running.link.connections > before, what=f"a connection after {rubbish!r}")  # type: ignore[misc]  # bound at once
     assert not running.raised
 
