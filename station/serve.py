@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shutil
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
 STOP_S = 10
+PR_SET_PDEATHSIG = 1
 
 
 def serve(settings: Settings, *, workers: int) -> None:
@@ -86,7 +88,10 @@ def _try(settings: Settings) -> None:
 def make_worker(settings: Settings) -> ASGIApp:
     """In a worker's process."""
     from station import log as logs
+    from station.memory import share_one_heap
 
+    share_one_heap()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # not to outlive a parent that was killed
     logs.setup(level=settings.log.level, format=settings.log.format)
     return make_app(settings)
 
@@ -96,12 +101,14 @@ def make_app(settings: Settings) -> ASGIApp:
     from station.benches import guest, plain_benches
     from station.http_metrics import HttpMetrics, WorkerMetrics
     from station.judge import build_judge
+    from station.memory import give_back
     from station.turns import Turns
     from station.web.alive import add_alive
     from station.web.api import add_metrics, new_api
     from station.web_side import add_inspection, around, build_door
 
     detector = build_judge(settings).detector
+    give_back()
     recipes = plain_benches(settings, detector)
     turns = Turns()
     shown = WorkerMetrics(version=__version__, model=detector.model.name)

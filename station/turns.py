@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,37 +11,57 @@ from station.types import Defect, Detector, Image, ModelInfo
 
 
 class Turns:
-    """Who may use the network now. Guests wait while the line does, or wants to."""
+    """
+    Who may use the network now. Guests wait while the line does, or wants to, and come in their own order.
+
+    Whoever ends its turn hands it to one other: nobody is woken in vain.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._taken = False
-        self._line_waits = False
+        self._line: deque[threading.Lock] = deque()
+        self._guests: deque[threading.Lock] = deque()
+
+    @property
+    def line_waits(self) -> bool:
+        return bool(self._line)
 
     @contextmanager
     def line(self) -> Iterator[None]:
         """For one thread at a time."""
-        with self._changed:
-            self._line_waits = True
-            self._changed.wait_for(lambda: not self._taken)
-            self._line_waits, self._taken = False, True
-        yield from self._turn()
+        self._take(self._line)
+        try:
+            yield
+        finally:
+            self._hand_over()
 
     @contextmanager
     def guest(self) -> Iterator[None]:
         """For any thread."""
-        with self._changed:
-            self._changed.wait_for(lambda: not (self._taken or self._line_waits))
-            self._taken = True
-        yield from self._turn()
-
-    def _turn(self) -> Iterator[None]:
+        self._take(self._guests)
         try:
             yield
         finally:
-            with self._changed:
+            self._hand_over()
+
+    def _take(self, queue: deque[threading.Lock]) -> None:
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            queue.append(mine)
+        mine.acquire()  # until it is released by who hands over
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            queue = self._line or self._guests
+            if queue:
+                queue.popleft().release()
+            else:
                 self._taken = False
-                self._changed.notify_all()
 
 
 class LineDetector:
