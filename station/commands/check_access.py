@@ -34,8 +34,11 @@ def tls(settings: Settings) -> Iterator[Finding]:
     if not settings.http.enabled or settings.http.cert_file is None:
         return
     try:
-        build_tls(settings)
+        found = build_tls(settings)
     except ConfigError as error:
         yield Finding("tls", works=False, seen=str(error))
+        return
+    if found is not None and found.expired is not None:
+        yield Finding("tls", works=False, needed=False, seen=found.expired)
         return
     yield Finding("tls", works=True, seen=f"{settings.http.cert_file} can be served")

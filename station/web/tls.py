@@ -29,7 +29,10 @@ class ServerTls:
     def __init__(self, cert_file: Path, key_file: Path) -> None:
         self._files = (cert_file, key_file)
         self._seen = self._stamp()
+        self.expired: str | None = None
         self.context = self._newest = self._read()
+        if self.expired is not None:  # who asks will not like it; but the line must not stand still for it
+            log.error("certificate expired", reason=self.expired)
         self.context.sni_callback = self._hand_on  # called without a name, too
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -75,11 +78,8 @@ class ServerTls:
             raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from None
-        if expires_at < datetime.now(timezone.utc):
-            raise ConfigError(
-                f"{where}: the certificate has expired on {expires_at:%Y-%m-%d}: renew it, or listen on 127.0.0.1 "
-                "without the two"
-            )
+        over = expires_at < datetime.now(timezone.utc)
+        self.expired = f"{where}: the certificate has expired on {expires_at:%Y-%m-%d}: renew it" if over else None
         return context
 
     def _stamp(self) -> tuple[tuple[int, int] | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
@@ -12,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 
 from station.errors import ConfigError
 from station.web.tls import ServerTls
@@ -88,10 +90,12 @@ def test_nobody_is_turned_away_while_a_certificate_is_renewed(tmp_path: Path) ->
             until(lambda serial=serial: serial_of(served.url) == serial)  # type: ignore[misc]  # no type for a default
 
 
-def test_a_certificate_that_has_expired_is_refused_with_the_day(tmp_path: Path) -> None:
+def test_a_certificate_that_has_expired_is_told_with_the_day_and_does_not_stop_the_line(tmp_path: Path) -> None:
     cert, key, _ = pair(tmp_path / "old", days=-2)
-    with pytest.raises(ConfigError, match=r"has expired on \d{4}-\d\d-\d\d: renew it"):
-        ServerTls(cert, key)
+    with capture_logs() as logs:
+        found = ServerTls(cert, key)
+    assert re.search(r"has expired on \d{4}-\d\d-\d\d: renew it", str(found.expired))
+    assert [one["event"] for one in logs] == ["certificate expired"]
 
 
 def test_old_versions_of_tls_are_not_spoken(tmp_path: Path) -> None:
