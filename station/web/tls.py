@@ -29,8 +29,8 @@ class ServerTls:
     def __init__(self, cert_file: Path, key_file: Path) -> None:
         self._files = (cert_file, key_file)
         self._seen = self._stamp()
-        self.expired: str | None = None
-        self.context = self._newest = self._read()
+        self.context, self.expired = self._read()
+        self._newest = self.context
         if self.expired is not None:  # who asks will not like it; but the line must not stand still for it
             log.error("certificate expired", reason=self.expired)
         self.context.sni_callback = self._hand_on  # called without a name, too
@@ -53,7 +53,7 @@ class ServerTls:
             if stamp == self._seen:
                 continue
             try:
-                self._newest = self._read()
+                self._newest, self.expired = self._read()
             except ConfigError as error:  # half renewed: the old one serves on, and it is looked at again
                 log.warning("certificate not renewed", reason=str(error))
             else:
@@ -64,7 +64,8 @@ class ServerTls:
     def _hand_on(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._newest
 
-    def _read(self) -> ssl.SSLContext:
+    def _read(self) -> tuple[ssl.SSLContext, str | None]:
+        """The pair, and what is to be said of its age, if anything."""
         cert_file, key_file = self._files
         where = f"[http] cert_file = {cert_file}, key_file = {key_file}"
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -79,8 +80,7 @@ class ServerTls:
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from None
         over = expires_at < datetime.now(timezone.utc)
-        self.expired = f"{where}: the certificate has expired on {expires_at:%Y-%m-%d}: renew it" if over else None
-        return context
+        return context, f"{where}: the certificate has expired on {expires_at:%Y-%m-%d}: renew it" if over else None
 
     def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
         return tuple(_stamp_of(one) for one in self._files)
