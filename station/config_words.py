@@ -19,6 +19,7 @@ GIVEN_CHARS = 60  # of a wrong value are shown
 # What a pattern means, for those who cannot read it.
 FORMS = {
     "station.name": "must be letters, digits, . _ - and begin with a letter or digit, e.g. aoi-1",
+    "recipe.name": "must be letters, digits, . _ - and begin with a letter or digit, e.g. board-b",
     "station.topic": "may not hold the wildcards + and #, nor begin with / or $, e.g. factory/line1/aoi-1",
     "source.pixel_format": 'must be four characters, as in "MJPG"',
 }
@@ -136,7 +137,8 @@ def _accepted(error: Error, path: list[str], place: _Place) -> str:
     if kind.startswith(NUMBERS):
         message = f"must be {_number(place)}"
     elif kind == "string_pattern_mismatch":
-        message = FORMS.get(f"{path[0]}.{path[-1]}", f"must have the form {limits.get('pattern')}")
+        section = "recipe" if path[0].startswith(NAMED) else path[0]
+        message = FORMS.get(f"{section}.{path[-1]}", f"must have the form {limits.get('pattern')}")
     elif kind == "literal_error":
         message = "must be " + str(limits.get("expected")).replace("'", '"')
     elif kind in TABLES and (len(path) == 1 or path[0] == NAMED):

@@ -40,8 +40,11 @@ def regular(value: str) -> str:
     return value
 
 
+PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # in topics, file names and command lines
+
+
 class StationSection(Section):
-    name: str = Field("aoi-1", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("aoi-1", min_length=1, max_length=64, pattern=PLAIN_NAME)
     topic: str = Field("factory/line1/aoi-1", min_length=1, pattern=r"^[^+#\x00$/][^+#\x00]*$")
     data_dir: Path = Path("data")
 
@@ -135,7 +138,7 @@ class TrustFile(Section):
 
 
 class RecipeSection(Section):
-    name: str = "default"
+    name: str = Field("default", min_length=1, max_length=64, pattern=PLAIN_NAME)
     threshold: Share = 0.5
     thresholds: dict[str, Share] = {}
     min_area_px: float = Field(0.0, ge=0)

@@ -145,7 +145,7 @@ class SerialPort:
             port.dtr = port.rts = False
             port.open()
         except ValueError as error:
-            raise PortError(f"[serial] {options.port}: {error}") from None
+            raise PortError(f"the serial port {options.port}: {error}") from None
         except TROUBLE as error:
             raise PortError(_why_not(options.port, error)) from None
         return port
@@ -161,7 +161,11 @@ def close(port: serial.SerialBase) -> None:
 
 def _why_not(name: str, error: Exception) -> str:
     number = getattr(error, "errno", None)
-    if number == errno.ENOENT:
+    if number is None and isinstance(error, termios.error) and error.args:
+        number = error.args[0]
+    if number == errno.EINVAL:
+        what = "does not take these settings: look at baud, bits, parity and stop_bits"
+    elif number == errno.ENOENT:
         what = "is not there: is it plugged in? (ls -l /dev/serial/by-id)"
     elif number == errno.EACCES:
         what = "may not be used by this user: add it to the group dialout"

@@ -85,6 +85,7 @@ port = "/dev/ttyUSB1"
         ("[recipes.b]\nthreshold = 2\n", "[recipes.b] threshold"),
         ("[recipes.b]\nthreshhold = 0.2\n", "did you mean threshold?"),
         ('[recipes.b]\nname = "c"\n', "its name must be b"),
+        ('[recipes."../x"]\nthreshold = 0.2\n', "letters, digits"),
         ('[recipe]\nname = "b"\n[recipes.b]\nthreshold = 0.2\n', "another one than that of [recipe]"),
         ('[recipe]\nchallenge = { at = ["25:00"] }\n', "[recipe] challenge"),
         ('[mqtt]\ncommands = ["reboot"]\n', 'must be "recipe" or "challenge"'),

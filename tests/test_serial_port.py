@@ -133,7 +133,7 @@ def test_a_file_is_no_port(tmp_path: Path) -> None:
 
 
 def test_a_url_that_nobody_knows_is_said() -> None:
-    assert "[serial] gopher://x" in trouble("gopher://x")
+    assert "the serial port gopher://x: " in trouble("gopher://x")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open any port")
