@@ -166,13 +166,14 @@ def measure(home: Path, pictures: list[Path], boards: int, peer: str | None) -> 
     yield Figure(f"{OWED} owed events after the broker comes back", owed_s(home / "owed"), "s", 2.0, "2 s")
 
 
-def bare_run_ms(pictures: list[Path], runs: int = 60) -> float:
+def bare_run_ms(pictures: list[Path], runs: int = 60, *, pause_s: float = 0.0) -> float:
     """The median time of InferenceSession.run alone, same model and threads, pictures prepared beforehand."""
     session = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
     images = [picture(one) for one in pictures]
     tensors = [np.ascontiguousarray(one[..., ::-1].transpose(2, 0, 1)[None], np.float32) / 255 for one in images]
     times: list[float] = []
     for number in range(runs + 5):
+        time.sleep(pause_s)
         began_s = time.perf_counter()
         session.run(None, {"images": tensors[number % len(tensors)]})
         times.append(time.perf_counter() - began_s)
