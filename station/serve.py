@@ -82,7 +82,7 @@ def share_of(settings: Settings, workers: int) -> Settings:
 
 
 def _try(settings: Settings) -> None:
-    make_app(settings)
+    make_worker(settings)
 
 
 def make_worker(settings: Settings) -> ASGIApp:

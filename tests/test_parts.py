@@ -31,7 +31,7 @@ def settings(**sections: object) -> Settings:
 
 def test_two_stations_with_equal_limits_agree_on_the_recipe_however_they_wrote_them() -> None:
     one = build_recipe(settings(recipe={"thresholds": {"short": 0.4, "open": 0.6}}))
-    other = build_recipe(settings(recipe={"name": "line 2", "thresholds": {"open": 0.6, "short": 0.4}}))
+    other = build_recipe(settings(recipe={"name": "line-2", "thresholds": {"open": 0.6, "short": 0.4}}))
     stricter = build_recipe(settings(recipe={"thresholds": {"open": 0.6, "short": 0.3}}))
     assert recipe_sha256(one) == recipe_sha256(other)
     assert recipe_sha256(one) != recipe_sha256(stricter)

@@ -154,17 +154,17 @@ class Access:
             self._on_failure("login")
             raise _not_authenticated("send an API key as X-API-Key, or a key or a token as Authorization: Bearer ...")
         failures = self._failures_of(address)
-        if failures >= MAX_FAILURES:
-            headers = {"Retry-After": str(int(FORGET_S))}
-            raise ProblemError(
-                429, "Too many failures", "too many wrong keys from here: wait a minute", headers=headers
-            )
         try:
-            return self._believe(text)
+            return self._believe(text)  # a good key opens whatever its neighbours have tried: 256 bits are not guessed
         except ExpiredTokenError as error:
             self._on_failure("login")
             raise _not_authenticated(str(error)) from None
         except AccessError as error:
+            if failures >= MAX_FAILURES:
+                headers = {"Retry-After": str(int(FORGET_S))}
+                raise ProblemError(
+                    429, "Too many failures", "too many wrong keys from here: wait a minute", headers=headers
+                ) from None
             self._failed(address, str(error))
             if failures >= FREE_FAILURES:
                 await self._sleep(min(WAIT_MOST_S, WAIT_S * (failures - FREE_FAILURES + 1)))

@@ -164,7 +164,7 @@ def add_predict(
         annotate: Annotated[bool, Query(description="adds the picture with its boxes, a PNG in base64")] = False,
     ) -> Response:
         async with desk.place():
-            uploads = await read_uploads(request, max_bytes=limits.max_bytes)
+            uploads = await desk.uploads(request)
             if len(uploads) == 1:
                 return _json(await desk.predicted(uploads[0], request, annotate=annotate))
             return _json({"results": [await desk.result(one, request, annotate=annotate) for one in uploads]})
@@ -180,7 +180,7 @@ def add_predict(
     )
     async def predict_image(request: Request) -> Response:
         async with desk.place():
-            uploads = await read_uploads(request, max_bytes=limits.max_bytes)
+            uploads = await desk.uploads(request)
             if len(uploads) > 1:
                 raise ProblemError(422, "Too many pictures", "one picture at a time here; /predict takes several")
             began_s = time.perf_counter()
@@ -214,6 +214,13 @@ class _Desk:
     def place(self) -> _Place:
         return _Place(self._places, self._limits.queue)
 
+    async def uploads(self, request: Request) -> list[Upload]:
+        """Raises ProblemError."""
+        found = await read_uploads(request, max_bytes=self._limits.max_bytes)
+        for one in found:
+            self._listeners.uploaded(len(one.data))
+        return found
+
     async def result(self, upload: Upload, request: Request, *, annotate: bool) -> dict[str, Any]:
         """One of several: what is wrong with it is its own affair."""
         try:
@@ -244,7 +251,6 @@ class _Desk:
 
     def judged(self, upload: Upload, request: Request) -> Inspection:
         """Raises ProblemError for what is no picture, or no whole one."""
-        self._listeners.uploaded(len(upload.data))
         found = look(upload.data)
         if found.kind is None:
             raise ProblemError(415, "No picture", f"{found.flaw}: send a JPEG, PNG, BMP, TIFF or WebP")

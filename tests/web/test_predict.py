@@ -243,6 +243,7 @@ def test_the_same_picture_is_judged_once_until_model_or_recipe_change(tmp_path: 
     with served.client() as client:
         first, second = send(client, png()).json(), send(client, png()).json()
         assert (served.judged, served.counted("station_cache_hits_total")) == (1, 1)
+        assert served.counted("station_upload_bytes_count") == 2
         assert first["detections"] == second["detections"]
         served.bench = replace(served.bench, recipe_sha256="r2")
         send(client, png())
