@@ -65,10 +65,11 @@ apt_install() {
   rm -f "$log"
 }
 
-# ensure_command COMMAND PACKAGE WHY
+# ensure_command COMMAND PACKAGES WHY
 ensure_command() {
   command -v "$1" >/dev/null && return
-  apt_install "$3" "$2" && command -v "$1" >/dev/null && return
+  # shellcheck disable=SC2086  # there may be several packages
+  apt_install "$3" $2 && command -v "$1" >/dev/null && return
   fail_missing "$1 is missing: $3" "$2"
 }
 
@@ -151,6 +152,11 @@ ensure_cv2() {
 # ensure_mosquitto WHO: Debian's package starts a broker on port 1883 as well; ours have ports of their own.
 ensure_mosquitto() {
   ensure_command mosquitto mosquitto "$1 against a real MQTT broker"
+}
+
+# ensure_compiler: for the library that lets a disk fail and a clock jump under one program.
+ensure_compiler() {
+  ensure_command cc "gcc libc6-dev" "a small library is built, by which disks fail on command"
 }
 
 # ensure_test_servers: what the tests talk to besides mosquitto. What cannot be installed is skipped by them, except in

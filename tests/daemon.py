@@ -236,10 +236,11 @@ class Received:
 
 @dataclass(slots=True)
 class Subscriber:
-    """Receives everything below TOPIC at QoS 1 in a session that outlives both connections and broker restarts."""
+    """Receives everything below *topic* at QoS 1 in a session that outlives both connections and broker restarts."""
 
     port: int
     name: str = "listener"
+    topic: str = TOPIC
     username: str | None = None
     password: str | None = None
     messages: list[Received] = field(default_factory=list)
@@ -259,10 +260,10 @@ class Subscriber:
         if self.username is not None:
             client.username_pw_set(self.username, self.password)
         client.reconnect_delay_set(1, 1)
-        client.on_connect = lambda client, *_: client.subscribe(f"{TOPIC}/#", qos=1)
+        client.on_connect = lambda client, *_: client.subscribe(f"{self.topic}/#", qos=1)
         client.on_subscribe = lambda *_: self._subscribed.set()
         client.on_message = lambda _client, _data, message: self.messages.append(
-            Received(message.topic.removeprefix(f"{TOPIC}/"), bytes(message.payload), message.retain)
+            Received(message.topic.removeprefix(f"{self.topic}/"), bytes(message.payload), message.retain)
         )
         client.connect_async("127.0.0.1", self.port, keepalive=5)
         client.loop_start()
