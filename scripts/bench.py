@@ -1,7 +1,7 @@
 """
 Every performance figure of the station, each beside its floor or its peer, measured in one run on this machine.
 
-    scripts/bench [--boards 200] [--peer PYTHON] [--json FILE] [--line | --api | --models]
+    scripts/bench [--boards 200] [--peer PYTHON] [--json FILE] [--line | --api | --models | --operator]
 
 The bundled model, the bundled sample boards (640x640 JPEGs), evidence of every board, a real mosquitto on loopback.
 --peer names an interpreter that has ultralytics, which then predicts the same boards with the same ONNX file.
@@ -99,6 +99,10 @@ def main() -> int:
             from bench_line import measure as measure_line
 
             figures = list(measure_line(home, pictures, options.boards))
+        elif options.operator:
+            from bench_operator import measure as measure_operator
+
+            figures = list(measure_operator(home, pictures, options.boards))
         else:
             figures = list(measure(home, pictures, options.boards, options.peer))
     finally:
@@ -118,6 +122,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer", help="a Python interpreter that has ultralytics")
     parser.add_argument("--models", action="store_true", help="every network that ships, on every backend instead")
     parser.add_argument("--line", action="store_true", help="from a trigger on a serial line to its answer instead")
+    parser.add_argument("--operator", action="store_true", help="starts, returns, backlogs and disk space instead")
     parser.add_argument("--api", action="store_true", help="requests to the inspection API instead")
     parser.add_argument("--weights", type=Path, help="with --models or --api: YOLO11n (.pt), which the peer exports")
     parser.add_argument("--json", type=Path, help="writes the figures there too")
@@ -347,15 +352,15 @@ def subscriber(port: int) -> Iterator[queue.SimpleQueue[float]]:
         client.loop_stop()
 
 
-def until_nothing_owed(home: Path) -> None:
+def until_nothing_owed(home: Path, *, within_s: float = 60.0) -> None:
     from station.outbox import SqliteOutbox
 
     with contextlib.closing(SqliteOutbox(home / "data" / "ledger.db")) as outbox:
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + within_s
         while outbox.depth().owed and time.monotonic() < deadline_s:
             time.sleep(0.005)
         if outbox.depth().owed:
-            raise SystemExit("events are still owed after a minute")
+            raise SystemExit(f"events are still owed after {within_s:g} s")
 
 
 def high_water_mb(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""The figures of a training report, drawn with matplotlib (which the ``ultralytics`` extra brings)."""
+"""The pictures of a training report and of a soak, drawn with matplotlib (which the ``ultralytics`` extra brings)."""
 
 from __future__ import annotations
 
@@ -137,6 +137,32 @@ def _at_price(by_class: Mapping[str, Hits], price: float, floor: float) -> tuple
         best = cheapest(trade_off(hits, miss_cost=price, floor=floor))
         counts.append(counts_at(hits, best.threshold))
     return sum(one[0] for one in counts), sum(one[1] for one in counts)
+
+
+SOAK = {
+    "memory_mb": "memory (MB, children included)",
+    "handles": "file handles",
+    "threads": "threads",
+    "ledger_mb": "ledger (MB)",
+    "disk_mb": "data folder (MB)",
+    "boards": "boards inspected",
+}
+
+
+def soak(samples: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """*samples* as ``scripts/soak`` takes them: one small chart for each figure, one line for each station."""
+    figure, places = plt.subplots(2, 3, figsize=(15, 7))
+    names = list(dict.fromkeys(str(one["station"]) for one in samples))
+    for axes, (key, title) in zip(places.flat, SOAK.items(), strict=True):
+        for number, name in enumerate(names):
+            own = [one for one in samples if one["station"] == name]
+            minutes, values = [float(one["minute"]) for one in own], [float(one[key]) for one in own]
+            axes.plot(minutes, values, color=COLOURS[number], label=name)
+        axes.set(title=title, xlabel="minutes")
+        axes.set_ylim(bottom=0)
+    places.flat[0].legend()
+    figure.tight_layout()
+    _save(figure, target)
 
 
 def _save(figure: Any, target: Path) -> None:

@@ -5,7 +5,7 @@ Runs three stations for hours (a folder at full rate, a triggered line, an idle 
 
 What is kept for days in a factory is kept for minutes here (KEEP_MIN), so that what must level off does so within the
 run. Memory, file handles, threads, ledger and disk are sampled; after the warm-up each must stay flat. --plot needs
-matplotlib, which the ``ultralytics`` extra brings. The bundled model and sample boards, a real mosquitto, a PLC on a pty.
+matplotlib, which the ``ultralytics`` extra brings. The bundled model and samples, a real mosquitto, a PLC on a pty.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def main() -> int:
     print(*(_line(one) for one in samples[-3:]), sep="\n")
     print("\n".join(found) or "nothing grew after the warm-up")
     if arguments.plot is not None:
-        from soak_chart import draw  # matplotlib is only there with the ultralytics extra
+        from charts import soak  # matplotlib is only there with the ultralytics extra
 
-        draw([asdict(one) for one in samples], arguments.plot)
+        soak([asdict(one) for one in samples], arguments.plot)
     return 1 if found else 0
 
 
