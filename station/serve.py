@@ -11,6 +11,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 from station import __version__
 from station.config import Settings
 from station.parts import make_folder
+from station.web.connections import BACKLOG, BoundedConnection
 from station.web.server import bind
 from station.web.tls import ServerTls
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+COUNTS = "requests.counts"
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
 STOP_S = 10
 PR_SET_PDEATHSIG = 1
@@ -42,13 +45,19 @@ def serve(settings: Settings, *, workers: int) -> None:
     bound = bind(wanted.host, wanted.port)
     shared = tempfile.mkdtemp(prefix="station-metrics-")
     os.environ[SHARED] = shared
+    counts = Path(shared, COUNTS)
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as trial:  # its memory goes back with it
-            trial.submit(_try, settings).result()  # what is wrong is said once, and not by every worker over and over
+            trial.submit(
+                _try, settings, counts
+            ).result()  # what is wrong is said once, and not by every worker over and over
         config = uvicorn.Config(
-            partial(make_worker, settings),
+            partial(make_worker, settings, counts),
             factory=True,
             workers=workers,
+            http=BoundedConnection,
+            ws="none",
+            backlog=BACKLOG,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -71,32 +80,27 @@ def serve(settings: Settings, *, workers: int) -> None:
 
 
 def share_of(settings: Settings, workers: int) -> Settings:
-    """A worker's own: its cores, and its part of the limits, which without Redis each counts by itself."""
+    """A worker's own: its part of the cores."""
     threads = settings.detector.threads or max(1, len(os.sched_getaffinity(0)) // workers)
-    updated: dict[str, object] = {"detector": settings.detector.model_copy(update={"threads": threads})}
-    per_minute = settings.http.requests_per_minute
-    if workers > 1 and per_minute and not settings.http.redis:
-        log.info("each worker counts by itself", requests_per_minute=per_minute // workers, reason="no [http] redis")
-        updated["http"] = settings.http.model_copy(update={"requests_per_minute": max(1, per_minute // workers)})
-    return settings.model_copy(update=updated)
+    return settings.model_copy(update={"detector": settings.detector.model_copy(update={"threads": threads})})
 
 
-def _try(settings: Settings) -> None:
-    make_worker(settings)
+def _try(settings: Settings, counts: Path) -> None:
+    make_worker(settings, counts)
 
 
-def make_worker(settings: Settings) -> ASGIApp:
-    """In a worker's process."""
+def make_worker(settings: Settings, counts: Path) -> ASGIApp:
+    """In a worker's process. *counts*: the file in which all of them count requests, where there is no Redis."""
     from station import log as logs
     from station.memory import share_one_heap
 
     share_one_heap()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # not to outlive a parent that was killed
     logs.setup(level=settings.log.level, format=settings.log.format)
-    return make_app(settings)
+    return make_app(settings, counts)
 
 
-def make_app(settings: Settings) -> ASGIApp:
+def make_app(settings: Settings, counts: Path | None = None) -> ASGIApp:
     """The application of one worker. Raises ConfigError, ModelError."""
     from station.benches import guest, plain_benches
     from station.http_metrics import HttpMetrics, WorkerMetrics
@@ -113,7 +117,7 @@ def make_app(settings: Settings) -> ASGIApp:
     turns = Turns()
     shown = WorkerMetrics(version=__version__, model=detector.model.name)
     metrics = HttpMetrics(shown.registry)
-    door = build_door(settings, metrics)
+    door = build_door(settings, metrics, counts=counts)
     api = new_api()
     add_alive(api, model=detector.model.name, version=__version__)
     if settings.http.metrics:

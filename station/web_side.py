@@ -93,8 +93,8 @@ def build_web(
     return WebServer(around(api, settings, counts), host=wanted.host, port=wanted.port, tls=build_tls(settings))
 
 
-def build_door(settings: Settings, metrics: HttpMetrics) -> Door:
-    """Raises ConfigError: a secret that can be guessed, a file that cannot be read."""
+def build_door(settings: Settings, metrics: HttpMetrics, *, counts: Path | None = None) -> Door:
+    """*counts*: the file in which several workers count. Raises ConfigError: a bad secret, an unreadable file."""
     wanted = settings.http
     keys = tokens = limit = None
     if wanted.auth == "required":
@@ -106,7 +106,7 @@ def build_door(settings: Settings, metrics: HttpMetrics) -> Door:
         password = (
             None if wanted.redis_password_file is None else _read(wanted.redis_password_file, "redis_password_file")
         )
-        limit = RateLimit(wanted.requests_per_minute, redis=wanted.redis, password=password)
+        limit = RateLimit(wanted.requests_per_minute, redis=wanted.redis, password=password, counts=counts)
     access = Access(
         keys, tokens, addresses=Addresses(wanted.trusted_proxies), limit=limit, on_failure=metrics.not_let_in
     )

@@ -19,7 +19,7 @@ HOMES = {
     "pymodbus": {"modbus"},
     "sqlite3": {
         *("ledger", "ledger_file", "ledger_read", "ledger_repair", "ledger_copy"),
-        *("outbox", "trigger_journal", "commands.ledger"),
+        *("outbox", "trigger_journal", "commands.ledger", "web.shared_counts"),
     },
     "cv2": {
         "picture",
@@ -42,7 +42,7 @@ HOMES = {
     "uvicorn": {"web", "serve"},
     "jwt": {"tokens"},
     "cryptography": {"web.tls"},
-    "limits": {"web.rate"},
+    "limits": {"web.rate", "web.shared_counts"},
     "redis": {"web.cache"},
     "python_multipart": {"web.uploads"},
     "prometheus_client": {"metrics", "http_metrics", "web"},

@@ -72,6 +72,16 @@ def test_workers_share_the_port_keys_and_metrics_and_one_that_dies_is_replaced(s
     assert not [one for one in station.data_dir.parent.rglob("*.db") if "gauge" in one.name]
 
 
+def test_workers_count_requests_together(station: Serving) -> None:
+    station.configure({"http": {"auth": "off", "requests_per_minute": 6}})
+    station.start()
+    until(lambda: len(workers(station)) == 2, within_s=PATIENCE_S)
+    url, board = f"http://127.0.0.1:{station.http_port}/predict", encoded(picture(1))
+    answers = [httpx.post(url, files={"file": board}, timeout=60, trust_env=False).status_code for _ in range(20)]
+    assert set(answers) == {200, 429}
+    assert answers.count(200) in {6, 7}, "a new minute may begin"
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [

@@ -1,8 +1,9 @@
-"""How often one may ask: a window of a minute for each key and each address, shared through Redis if there is one."""
+"""How often one may ask: a window of a minute for each key and each address, shared by all workers."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import limits
 import structlog
@@ -11,23 +12,29 @@ from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from station.errors import ConfigError
+from station.web.shared_counts import SharedCounts
 
 log = structlog.get_logger(__name__)
 
 
 class RateLimit:
-    """Implements ``access.Limit``. With *redis* away nobody is turned away: that is logged, once until it is back."""
+    """
+    Implements ``access.Limit``. It counts in *redis*, or in the file *counts*, or where there is neither in memory.
 
-    def __init__(self, per_minute: int, *, redis: str = "", password: str | None = None) -> None:
+    With *redis* away nobody is turned away: that is logged, once until it is back.
+    """
+
+    def __init__(
+        self, per_minute: int, *, redis: str = "", password: str | None = None, counts: Path | None = None
+    ) -> None:
         self._item = limits.RateLimitItemPerMinute(per_minute)
-        self._shared = bool(redis)
+        self._shared = bool(redis) or counts is not None
         try:
-            options = {} if password is None else {"password": password}
-            storage = (
-                storage_from_string(redis, socket_connect_timeout=0.5, socket_timeout=0.5, **options)
-                if redis
-                else MemoryStorage()
-            )
+            if redis:
+                options = {} if password is None else {"password": password}
+                storage = storage_from_string(redis, socket_connect_timeout=0.5, socket_timeout=0.5, **options)
+            else:
+                storage = MemoryStorage() if counts is None else SharedCounts(counts)
         except limits.errors.ConfigurationError as error:
             raise ConfigError(f'[http] redis: {error}: pip install "station[redis]"') from None
         self._errors = storage.base_exceptions

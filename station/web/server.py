@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from station.errors import ConfigError
+from station.web.connections import BACKLOG, BoundedConnection
 from station.web.tls import ServerTls
 
 
@@ -20,6 +21,9 @@ class WebServer:
         self._port = port
         config = uvicorn.Config(
             api,
+            http=BoundedConnection,
+            ws="none",
+            backlog=BACKLOG,
             log_config=None,
             access_log=False,
             lifespan="off",

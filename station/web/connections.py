@@ -1,0 +1,92 @@
+"""The connections of the HTTP port: how many there are, and how long each may take to ask, to send and to listen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_CONNECTIONS = 256  # of 1024 descriptors that a service may have by custom: the line needs some dozens
+BACKLOG = 128  # asyncio accepts so many at one go, before it looks at the first of them
+ASK_S = 10.0  # until the head of a request is whole
+SEND_S = 65.0  # until its body is: a little more than the 60 s after which an upload is told why
+LISTEN_S = 60.0  # with an answer that its asker does not take
+
+
+class BoundedConnection(H11Protocol):
+    """
+    uvicorn's connection, which has no limits of its own, with limits.
+
+    When there are too many, the one that has asked nothing for the longest time makes room for the newest: whoever
+    opens hundreds and says nothing shuts nobody out, and can never take the descriptors that the line works with.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        if _descriptors_are_scarce():  # asyncio drops the connection; with TLS this comes before the handshake
+            raise ConnectionAbortedError("too many descriptors are open")
+        super().__init__(*arguments, **named)
+        self._since_s = self.loop.time()
+        self._stage = ""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._listening: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._look()
+        if len(self.connections) > MAX_CONNECTIONS:
+            silent = [one for one in self.connections if isinstance(one, BoundedConnection) and one._stage == "ask"]
+            (min(silent, key=lambda one: one._since_s) if silent else self)._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._deadline, self._listening):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def on_response_complete(self) -> None:
+        self._stage = ""
+        super().on_response_complete()
+        self._look()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._listening = self.loop.call_later(LISTEN_S, self._end)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._listening is not None:
+            self._listening.cancel()
+
+    def _look(self) -> None:
+        """Sets the deadline of the stage that has begun, and lets that of the same stage run on: drops win no time."""
+        if self.cycle is None or self.cycle.response_complete:
+            stage, within_s = "ask", ASK_S
+        elif self.cycle.more_body:
+            stage, within_s = "send", SEND_S
+        else:
+            stage, within_s = "answer", None
+        if stage == self._stage:
+            return
+        self._stage, self._since_s = stage, self.loop.time()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if within_s is None else self.loop.call_later(within_s, self._end)
+
+    def _end(self) -> None:
+        self.connections.discard(self)  # at once: the next one must not choose it again
+        self.transport.abort()
+
+
+def _descriptors_are_scarce() -> bool:
+    """The lowest number that is free tells how many are taken; a quarter of them is left to the line."""
+    lowest = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    os.close(lowest)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft != resource.RLIM_INFINITY and lowest > soft * 3 // 4
