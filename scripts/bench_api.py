@@ -3,9 +3,10 @@ How many pictures the inspection API judges in a second, beside the bare network
 
     scripts/bench --api [--boards 200] [--peer PYTHON --weights best.pt]
 
-Eight clients send the sample boards over HTTP, each when it has its last answer; nothing is cached. --peer names an
-interpreter that has ultralytics, fastapi and uvicorn: it serves the same pictures as the deployment guide does, by
-ultralytics on a temporary file, with the weights (.pt) and with ultralytics' own ONNX export of them.
+Eight clients send the sample boards over HTTP, each when it has its last answer; nothing is cached. One worker answers,
+and then one for each core. --peer names an interpreter that has ultralytics, fastapi and uvicorn: it serves the same
+pictures as the deployment guide does, by ultralytics on a temporary file, with the weights (.pt) and with ultralytics'
+own ONNX export of them, by as many workers. Memory is a worker's own and its share of what all of them use (PSS).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ GUIDE = Path(__file__).with_name("bench_guide.py")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """All requests over their number, single ones, and the memory of the worker that takes most."""
+    """All requests over their number, single ones, and the memory (PSS) of the worker that takes most."""
 
     request_ms: float
     median_ms: float
@@ -48,29 +49,33 @@ class Served:
 
 
 def measure(home: Path, pictures: list[Path], boards: int, peer: str | None, weights: Path | None) -> Iterator[Figure]:
-    found: dict[str, Served] = {}
-    for backend in ("onnxruntime", *(["openvino"] if has_openvino() else [])):
-        with station(home / backend, backend=backend) as (process, port):
-            before_ms = bare_run_ms(pictures) if backend == "onnxruntime" else None
-            alone = asked(process, port, pictures, boards, clients=1)
-            found[backend] = asked(process, port, pictures, boards, clients=CLIENTS)
-        if before_ms is not None:
-            bare_ms = (before_ms + bare_run_ms(pictures)) / 2
-            told = f"bare {bare_ms:.1f} + {ALLOWANCE_MS:g} ms"
-            yield Figure("a request, one client", alone.median_ms, "ms", bare_ms + ALLOWANCE_MS, told)
-            yield Figure("a request", found[backend].request_ms, "ms", bare_ms + ALLOWANCE_MS, told)
-        yield Figure(f"a request, {backend}, p99", found[backend].p99_ms, "ms", None, "")
-        yield Figure(f"memory, {backend}", found[backend].worker_mb, "MB", None, "")
-    if peer is None or weights is None:
-        return
-    for model, times in ((weights, TIMES_PT), (exported(peer, home / "export", weights), TIMES_ONNX)):
-        with guide(peer, model) as (process, port):
-            theirs = asked(process, port, pictures, max(40, boards // 4), clients=CLIENTS)
-        told = f"the guide's with {model.suffix}: {theirs.request_ms:.1f} ms / {times:g}"
-        for backend, ours in found.items():
-            yield Figure(f"a request, {backend}", ours.request_ms, "ms", theirs.request_ms / times, told)
-            half = f"half of the guide's with {model.suffix}"
-            yield Figure(f"memory, {backend}", ours.worker_mb, "MB", theirs.worker_mb / 2, half)
+    models: list[tuple[Path, float]] = []
+    if peer is not None and weights is not None:
+        models = [(weights, TIMES_PT), (exported(peer, home / "export", weights), TIMES_ONNX)]
+    for workers in sorted({1, len(os.sched_getaffinity(0))}):
+        by = f"{workers} worker{'s' if workers > 1 else ''}"
+        found: dict[str, Served] = {}
+        for backend in ("onnxruntime", *(["openvino"] if has_openvino() else [])):
+            before_ms = bare_run_ms(pictures)
+            with station(home / f"{backend}-{workers}", backend=backend, workers=workers) as (process, port):
+                alone = asked(process, port, pictures, boards, clients=1)
+                found[backend] = asked(process, port, pictures, boards, clients=CLIENTS)
+            if backend == "onnxruntime":
+                bare_ms = (before_ms + bare_run_ms(pictures)) / 2
+                told = f"bare {bare_ms:.1f} + {ALLOWANCE_MS:g} ms"
+                if workers == 1:  # several have one core each
+                    yield Figure("a request, one client", alone.median_ms, "ms", bare_ms + ALLOWANCE_MS, told)
+                yield Figure(f"eight clients, {by}", found[backend].request_ms, "ms", bare_ms + ALLOWANCE_MS, told)
+            yield Figure(f"its p99, {backend}", found[backend].p99_ms, "ms", None, by)
+        for model, times in models:
+            assert peer is not None  # noqa: S101  # there are no models without
+            with guide(peer, model, workers) as (process, port):
+                theirs = asked(process, port, pictures, max(40, boards // 4), clients=CLIENTS)
+            told = f"the guide's with {model.suffix}, {by}: {theirs.request_ms:.1f} ms / {times:g}"
+            for backend, ours in found.items():
+                yield Figure(f"eight clients, {backend}, {by}", ours.request_ms, "ms", theirs.request_ms / times, told)
+                half = f"half of the guide's with {model.suffix}"
+                yield Figure(f"memory of a worker, {backend}", ours.worker_mb, "MB", theirs.worker_mb / 2, half)
 
 
 def asked(process: psutil.Process, port: int, pictures: list[Path], boards: int, *, clients: int) -> Served:
@@ -105,12 +110,12 @@ def asked(process: psutil.Process, port: int, pictures: list[Path], boards: int,
     for thread in threads:
         thread.join()
     took_s = time.perf_counter() - began_s
-    worker_mb = max(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6
+    worker_mb = max(one.memory_full_info().pss for one in (process, *process.children(recursive=True))) / 1e6
     return Served(took_s / boards * 1e3, statistics.median(times), statistics.quantiles(times, n=100)[98], worker_mb)
 
 
 @contextlib.contextmanager
-def station(home: Path, *, backend: str) -> Iterator[tuple[psutil.Process, int]]:
+def station(home: Path, *, backend: str, workers: int) -> Iterator[tuple[psutil.Process, int]]:
     home.mkdir(parents=True)
     port = free_port()
     config = home / "station.toml"
@@ -118,15 +123,15 @@ def station(home: Path, *, backend: str) -> Iterator[tuple[psutil.Process, int]]
         f'[station]\ndata_dir = "{home}/data"\n[http]\nport = {port}\ncache_mb = 0\nrequests_per_minute = 0\n'
         f'[detector]\nbackend = "{backend}"\n[log]\nlevel = "warning"\n'
     )
-    command = [sys.executable, "-m", "station", "serve", "-c", str(config)]
+    command = [sys.executable, "-m", "station", "serve", "--workers", str(workers), "-c", str(config)]
     with served(command, port) as process:
         yield process, port
 
 
 @contextlib.contextmanager
-def guide(python: str, model: Path) -> Iterator[tuple[psutil.Process, int]]:
+def guide(python: str, model: Path, workers: int) -> Iterator[tuple[psutil.Process, int]]:
     port = free_port()
-    with served([python, str(GUIDE), str(model), str(port)], port) as process:
+    with served([python, str(GUIDE), str(model), str(port), str(workers)], port) as process:
         yield process, port
 
 

@@ -1,4 +1,4 @@
-"""The deployment guide's own design, to be measured beside ours: bench_guide.py MODEL PORT, with ultralytics."""
+"""The deployment guide's own design, measured beside ours: bench_guide.py MODEL PORT WORKERS, with ultralytics."""
 
 import sys
 import tempfile
@@ -35,4 +35,6 @@ async def predict(file: UploadFile = File(...)) -> dict[str, object]:  # noqa: B
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+    uvicorn.run(
+        "bench_guide:app", host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]), log_level="warning"
+    )

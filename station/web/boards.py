@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import cv2
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from station.errors import LedgerError
 from station.events import to_bytes
@@ -22,6 +23,8 @@ from station.web.problems import ProblemError
 
 EVIDENCE = re.compile(r"\d{4}-\d{2}-\d{2}/[0-9a-f-]{36}\.jpg")
 
+MAX_BYTES = 8192  # of a review: its note has 500 characters
+
 EventId = Annotated[str, InPath(max_length=64)]
 
 
@@ -30,6 +33,11 @@ class GivenReview(BaseModel):
 
     call: Call
     note: str = Field("", max_length=500)
+
+
+REVIEW_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": GivenReview.model_json_schema()}}}
+}
 
 
 def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> None:
@@ -76,10 +84,14 @@ def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> N
         dependencies=[may("command")],
         tags=["boards"],
         summary="Says whether the station was right",
+        openapi_extra=REVIEW_BODY,
     )
-    def review(event_id: EventId, given: GivenReview, request: Request) -> Response:
+    async def review(event_id: EventId, request: Request) -> Response:
+        given = await _given(request)
+        return await run_in_threadpool(reviewed, event_id, given, getattr(request.state, "caller", None))
+
+    def reviewed(event_id: str, given: GivenReview, caller: str | None) -> Response:
         verdict = str(_event(event_id)["verdict"])
-        caller = getattr(request.state, "caller", None)
         kept = _asked(
             lambda: showing.reviews.add(event_id, verdict=verdict, call=given.call, by=caller, note=given.note)
         )
@@ -92,6 +104,26 @@ def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> N
             raise ProblemError(404, "No such board", "it is not on record here, or was forgotten ([ledger] keep_days)")
         document: dict[str, Any] = json.loads(found)
         return document
+
+
+async def _given(request: Request) -> GivenReview:
+    """
+    Raises ProblemError 413, 415 or 422.
+
+    Read here and not by FastAPI, which takes as much as a stranger sends before it asks who that is.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise ProblemError(415, "Not JSON", "send it as Content-Type: application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise ProblemError(413, "Too large", f"a review has at most {MAX_BYTES} bytes")
+    try:
+        return GivenReview.model_validate_json(bytes(body))
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in error.errors())
+        raise ProblemError(422, "The request is not valid", said) from None
 
 
 def _asked(ask: Any) -> Any:

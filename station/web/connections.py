@@ -28,7 +28,7 @@ class BoundedConnection(H11Protocol):
         if _descriptors_are_scarce():  # asyncio drops the connection; with TLS this comes before the handshake
             raise ConnectionAbortedError("too many descriptors are open")
         super().__init__(*arguments, **named)
-        self._since_s = self.loop.time()
+        self.silent_since_s: float | None = self.loop.time()  # None: a request is under way
         self._stage = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._listening: asyncio.TimerHandle | None = None
@@ -37,8 +37,12 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         self._look()
         if len(self.connections) > MAX_CONNECTIONS:
-            silent = [one for one in self.connections if isinstance(one, BoundedConnection) and one._stage == "ask"]
-            (min(silent, key=lambda one: one._since_s) if silent else self)._end()
+            silent = {
+                one.silent_since_s: one
+                for one in self.connections
+                if isinstance(one, BoundedConnection) and one.silent_since_s is not None
+            }
+            (silent[min(silent)] if silent else self).end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._deadline, self._listening):
@@ -57,12 +61,17 @@ class BoundedConnection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._listening = self.loop.call_later(LISTEN_S, self._end)
+        self._listening = self.loop.call_later(LISTEN_S, self.end)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._listening is not None:
             self._listening.cancel()
+
+    def end(self) -> None:
+        """Without a farewell: the other end may not even be there."""
+        self.connections.discard(self)  # at once: the next one must not choose it again
+        self.transport.abort()
 
     def _look(self) -> None:
         """Sets the deadline of the stage that has begun, and lets that of the same stage run on: drops win no time."""
@@ -74,14 +83,11 @@ class BoundedConnection(H11Protocol):
             stage, within_s = "answer", None
         if stage == self._stage:
             return
-        self._stage, self._since_s = stage, self.loop.time()
+        self._stage = stage
+        self.silent_since_s = self.loop.time() if stage == "ask" else None
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = None if within_s is None else self.loop.call_later(within_s, self._end)
-
-    def _end(self) -> None:
-        self.connections.discard(self)  # at once: the next one must not choose it again
-        self.transport.abort()
+        self._deadline = None if within_s is None else self.loop.call_later(within_s, self.end)
 
 
 def _descriptors_are_scarce() -> bool:

@@ -6,7 +6,6 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 
 from station.access_keys import AccessKeys
 from station.tokens import Tokens
@@ -78,13 +77,10 @@ async def _key_in(request: Request) -> str:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise ProblemError(415, "Not a form", "send it as application/x-www-form-urlencoded: curl -d key=st_...")
     body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                raise ProblemError(413, "Too large", f"a login has at most {MAX_BYTES} bytes: the field key, no more")
-    except ClientDisconnect:
-        raise ProblemError(400, "Gone", "the sender hung up before the form was whole") from None
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise ProblemError(413, "Too large", f"a login has at most {MAX_BYTES} bytes: the field key, no more")
     key = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
     if not key:
         raise ProblemError(422, "No key", "the form has no field key: type the API key (station key create)")

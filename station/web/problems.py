@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from station.events import to_bytes
 
@@ -40,6 +41,11 @@ def add_problems(api: FastAPI) -> None:
     async def http(_request: Request, error: HTTPException) -> Response:
         detail = f"{error.detail}: /docs lists what there is" if error.status_code == 404 else str(error.detail)
         return problem_response(ProblemError(error.status_code, str(error.detail), detail, headers=error.headers))
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: Exception) -> Response:
+        """Nobody hears it; but it stands in the log and in the metrics as what it is."""
+        return problem_response(ProblemError(400, "Gone", "the sender hung up before the request was whole"))
 
     @api.exception_handler(Exception)
     async def unforeseen(request: Request, _error: Exception) -> Response:

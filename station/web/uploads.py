@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fastapi import Request
 from python_multipart import multipart
 from python_multipart.exceptions import MultipartParseError
-from starlette.requests import ClientDisconnect
 
 from station.web.problems import ProblemError
 
@@ -47,8 +46,6 @@ async def read_uploads(request: Request, *, max_bytes: int) -> list[Upload]:
     form = _Form(boundary, max_bytes=max_bytes)
     try:
         await asyncio.wait_for(_receive(request, form, most, max_bytes), WITHIN_S)
-    except ClientDisconnect:
-        raise ProblemError(400, "Gone", "the sender hung up before the picture was whole") from None
     except asyncio.TimeoutError:
         raise ProblemError(408, "Too slow", f"the picture did not arrive within {WITHIN_S:g} s") from None
     if not form.uploads:
