@@ -68,7 +68,7 @@ def measure(home: Path, pictures: list[Path], boards: int, peer: str | None, wei
                 yield Figure(f"eight clients, {by}", found[backend].request_ms, "ms", bare_ms + ALLOWANCE_MS, told)
             yield Figure(f"its p99, {backend}", found[backend].p99_ms, "ms", None, by)
         for model, times in models:
-            assert peer is not None  # noqa: S101  # there are no models without
+            assert peer is not None  # there are no models without
             with guide(peer, model, workers) as (process, port):
                 theirs = asked(process, port, pictures, max(40, boards // 4), clients=CLIENTS)
             told = f"the guide's with {model.suffix}, {by}: {theirs.request_ms:.1f} ms / {times:g}"

@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.lines import Line, TriggeredLine
@@ -19,11 +21,22 @@ from tests.daemon import PATIENCE_S
 from tests.mosquitto import Mosquitto
 from tests.waiting import until
 
-Fault = Callable[[], bool]
 JUST_BEFORE_S = 1.0  # what a killed broker acknowledged in its last second may be lost with it
 POINT_S = 5.0
 PAGE_BYTES = 4096
 CORRUPTIBLE_ROWS = 12  # the last boards, of which a damaged end of the ledger may cost the record
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """*strike* makes it happen and heals it, and says whether it really did happen."""
+
+    name: str
+    strike: Callable[[], bool]
+
+
+def fault(strike: Callable[[], bool]) -> Fault:
+    return Fault(strike.__name__.replace("_", " "), strike)
 
 
 class Torment:
@@ -37,21 +50,17 @@ class Torment:
 
     @property
     def names(self) -> list[str]:
-        return [name_of(fault) for fault in self._menu]
+        return [one.name for one in self._menu]
 
     def complete(self) -> bool:
         return all(self.struck[name] for name in self.names)
 
     def strike(self) -> None:
-        unseen = [fault for fault in self._menu if not self.struck[name_of(fault)]]
-        fault = self._chance.choice(unseen if unseen and self._chance.random() < 0.7 else self._menu)
-        self.tried[name_of(fault)] += 1
-        if fault():
-            self.struck[name_of(fault)] += 1
-
-
-def name_of(fault: Fault) -> str:
-    return fault.__name__.replace("_", " ")
+        unseen = [one for one in self._menu if not self.struck[one.name]]
+        drawn = self._chance.choice(unseen if unseen and self._chance.random() < 0.7 else self._menu)
+        self.tried[drawn.name] += 1
+        if drawn.strike():
+            self.struck[drawn.name] += 1
 
 
 class StationFaults:
@@ -64,7 +73,6 @@ class StationFaults:
     def menu(self) -> list[Fault]:
         every = [
             self.killed,
-            *3 * [self.killed_at_a_point],
             self.frozen,
             self.disk_full,
             self.disk_failing,
@@ -82,11 +90,10 @@ class StationFaults:
             self.broker_slow,
             self.broker_refusing,
         ]
-        match self.line:
-            case TriggeredLine():
-                return [*every, self.serial_unplugged, self.serial_noise, self.camera_away, self.lens_covered]
-            case _:
-                return every
+        if isinstance(self.line, TriggeredLine):
+            every += [self.serial_unplugged, self.serial_noise, self.camera_away, self.lens_covered]
+        points = [Fault(f"killed at: {point}", partial(self.killed_at, point)) for point in self.line.points]
+        return [*map(fault, every), *points]
 
     def pause(self, least_s: float, most_s: float) -> None:
         """The random moment is the point: there is nothing to wait for."""
@@ -98,9 +105,8 @@ class StationFaults:
         self.line.revive()
         return True
 
-    def killed_at_a_point(self) -> bool:
-        unseen = [point for point in self.line.points if not self.line.deaths[point]]
-        died = self.line.dies_at(self.chance.choice(unseen or list(self.line.points)), within_s=POINT_S)
+    def killed_at(self, point: str) -> bool:
+        died = self.line.dies_at(point, within_s=POINT_S)
         if died:
             self.line.revive()
         return died
@@ -267,7 +273,7 @@ class BrokerFaults:
         self.lossy: list[tuple[float, float]] = []
 
     def menu(self) -> list[Fault]:
-        return [self.broker_restarted, self.broker_killed, self.broker_wiped]
+        return [fault(one) for one in (self.broker_restarted, self.broker_killed, self.broker_wiped)]
 
     def broker_restarted(self) -> bool:
         self.broker.stop()

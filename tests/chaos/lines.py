@@ -9,7 +9,6 @@ import sqlite3
 import threading
 import time
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -45,11 +44,8 @@ class Line:
         self.boards = 0
         self.forgotten: dict[str, str] = {}  # boards owed or just recorded when somebody damaged the ledger's end
         self.unwritten: list[tuple[float, float]] = []  # the disk took nothing, and then the power went
-        self.deaths: Counter[str] = Counter()  # by the point at which it killed itself
-        self.lock = threading.RLock()  # one fault at a time
         self._stack = ExitStack()
         self._broker_port = broker_port
-        self._pause = threading.Event()
         self._over = threading.Event()
         self._producer = threading.Thread(target=self._produce, name=f"producer {self.topic}", daemon=True)
         self._trouble: list[BaseException] = []
@@ -89,8 +85,8 @@ class Line:
         """All that was brought was dealt with."""
 
     @abstractmethod
-    def taken(self) -> int:
-        """How many boards the station has taken on."""
+    def missing(self, facts: StationFacts) -> int:
+        """How many boards the station took on, of which no event came."""
 
     def begin(self) -> None:
         self.station.start()
@@ -116,7 +112,6 @@ class Line:
         died = not self.station.alive()
         self._armed.unlink()
         if died:
-            self.deaths[point] += 1
             assert self.station.wait() == -9, f"it ended by itself: {self.station.text()[-3000:]}"
         return died
 
@@ -205,8 +200,8 @@ class FolderLine(Line):
     def idle(self) -> bool:
         return not self.station.files() and not self.station.files("processing")
 
-    def taken(self) -> int:
-        return len(self.dropped)
+    def missing(self, facts: StationFacts) -> int:
+        return len({name for name, _ in self.dropped.values()} - {json.loads(one)["file"] for _, one in facts.messages})
 
     def folder_facts(self) -> FolderFacts:
         places: dict[str, list[str]] = {}
@@ -314,8 +309,10 @@ class TriggeredLine(Line):
     def idle(self) -> bool:
         return self.books()[0] == self.books()[1]
 
-    def taken(self) -> int:
-        return self.books()[0]
+    def missing(self, facts: StationFacts) -> int:
+        with closing(sqlite3.connect(self.station.data_dir / "triggers.db", timeout=10)) as db:
+            heard = {str(event_id) for (event_id,) in db.execute("SELECT id FROM triggers")}
+        return len(heard - {event_id for event_id, _ in facts.messages})
 
     def books(self) -> tuple[int, int]:
         """Triggers that were heard, and those of them that are closed."""

@@ -32,7 +32,6 @@ class Outcome:
     lost: dict[str, int]
     tried: Counter[str]
     struck: Counter[str]
-    deaths: Counter[str]
     broken: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -42,8 +41,7 @@ class Outcome:
                 f"{name}: {boards} boards, {self.events[name]} events in {self.messages[name]} messages, "
                 f"{self.lost[name]} lost by the broker or the disk"
             )
-        lines += [f"  {name:34} {self.struck[name]:4} of {self.tried[name]:4}" for name in sorted(self.tried)]
-        lines += [f"  dead at: {point:25} {times:4}" for point, times in sorted(self.deaths.items())]
+        lines += [f"  {name:38} {self.struck[name]:4} of {self.tried[name]:4}" for name in sorted(self.tried)]
         lines += [f"BROKEN: {one}" for one in self.broken] or ["every promise was kept"]
         return "\n".join(lines)
 
@@ -104,7 +102,7 @@ def _torment(torments: list[Torment], *, minutes: float, say: Callable[[str], No
 
 
 def _judged(seed: int, lines: list[Line], torments: list[Torment], lossy: list[tuple[float, float]]) -> Outcome:
-    outcome = Outcome(seed, {}, {}, {}, {}, Counter(), Counter(), Counter())
+    outcome = Outcome(seed, {}, {}, {}, {}, Counter(), Counter())
     for line in lines:
         _fresh_board(line)
         facts = line.facts(lossy=lossy)
@@ -120,9 +118,8 @@ def _judged(seed: int, lines: list[Line], torments: list[Torment], lossy: list[t
         outcome.boards[name] = line.boards
         outcome.events[name] = len({event_id for event_id, _ in facts.messages})
         outcome.messages[name] = len(facts.messages)
-        outcome.lost[name] = line.taken() - outcome.events[name]
+        outcome.lost[name] = line.missing(facts)
         outcome.broken.extend(f"{name}: {one}" for one in [*verdict.broken, *more])
-        outcome.deaths.update(line.deaths)
         if (code := line.station.stop()) != 0:
             outcome.broken.append(f"{name}: it stopped with exit code {code}")
     for torment in torments:
