@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ SCHEMA = "station.backup/1"
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 10_000_000
 CHUNK_BYTES = 1 << 20
+HEADER_BYTES = 1 << 20  # of a long name or the like: tarfile takes it into memory, whatever size it claims
 # Names are ours: plain parts, none of them ".." or "."; so none is absolute either, and none holds a backslash.
 NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._~ +@=-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._~ +@=-]+)*")
 
@@ -100,6 +102,11 @@ class Archive:
 
         Raises BackupError for a file that is not what the manifest says; OSError is the caller's.
         """
+        needed, free = sum(one.bytes for one in self.manifest.files[after:]), shutil.disk_usage(folder).free
+        if needed > free:
+            raise BackupError(
+                f"{self._path} holds {needed / 1e6:.0f} MB, and {folder.parent} has room for {free / 1e6:.0f} MB"
+            )
         for member in self.manifest.files[after:]:
             path = folder / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +132,7 @@ class Archive:
                 Member(name, str(one["sha256"]), int(one["bytes"])) for name, one in document["files"].items()
             )
             about = dict(document["about"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise BackupError(f"{self._path}: its manifest is damaged: use another backup") from None
         for member in files:
             if not NAME.fullmatch(member.name):
@@ -142,7 +149,9 @@ class Archive:
         found = self._next()
         if found is None or found.name != member.name:
             raise BackupError(f"{self._path} is cut off or disordered: {member.name} is not where it should be")
-        if not found.isreg() or found.size != member.bytes:  # a link would be followed, a device opened
+        if (
+            not found.isreg() or found.issparse() or found.size != member.bytes
+        ):  # a link would be followed, a device opened
             raise BackupError(
                 f"{self._path}: {member.name} is not the plain file that the manifest says: it is not used"
             )
@@ -157,11 +166,20 @@ class Archive:
         return self._tar.next()
 
 
+class _BoundedInfo(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _BoundedInfo:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type not in tarfile.REGULAR_TYPES and info.size > HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {info.size} bytes")
+        return info
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
     """Opens *path* and reads its manifest. Raises BackupError for what is no whole archive, also while it is read."""
     try:
-        with tarfile.open(path, "r|gz") as tar:
+        with tarfile.open(path, "r|gz", tarinfo=_BoundedInfo) as tar:
             yield Archive(path, tar)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise BackupError(f"{path} is damaged or no backup of a station: {error}") from None

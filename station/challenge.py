@@ -7,6 +7,7 @@ While a challenge is due no board passes, until a known-bad board was found bad 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -53,23 +54,27 @@ class Passed:
 
 
 class Announcement:
-    """Somebody said that the next board is the challenge."""
+    """Somebody said that the next board is the challenge. *monotonic* is the clock of the triggers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
-        self._announced = False
+        self._monotonic = monotonic
+        self._announced_s: float | None = None
 
     def announce(self) -> dict[str, Any]:
         with self._lock:
-            self._announced = True
+            self._announced_s = self._monotonic()
         log.info("challenge announced")
         return {"announced": True}
 
-    def take(self) -> bool:
-        """Whether this board is it; asked once a board."""
+    def take(self, frame: Frame) -> bool:
+        """Whether the board of *frame* is it; asked once a board. One that was triggered before that is not."""
         with self._lock:
-            announced, self._announced = self._announced, False
-        return announced
+            since_s = self._announced_s
+            if since_s is None or (frame.trigger is not None and frame.trigger.at_s < since_s):
+                return False
+            self._announced_s = None
+        return True
 
 
 class Challenge:
@@ -110,7 +115,7 @@ class Challenge:
 
     def judge(self, frame: Frame, decision: Decision, *, model: ModelInfo, recipe_sha256: str) -> Decision:
         """What becomes of *decision*: a PASS is withheld while a challenge is due, and from a challenge board."""
-        announced = self._announcement.take()
+        announced = self._announcement.take(frame)
         if announced or frame.board_serial in self._rule.serials:
             return self._challenged(frame, decision, model=model, recipe_sha256=recipe_sha256)
         due = self._why_due(model, recipe_sha256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +41,7 @@ app.command()(serve)
 
 def main() -> None:
     """Runs the command line. Every error that the station knows ends in one clear message and its exit code."""
+    _keep_to_ourselves()
     try:
         code = app()  # typer itself ends the process after a usage error, --help, or an Exit
     except StationError as error:
@@ -46,6 +49,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _keep_to_ourselves() -> None:
+    """Nobody else may write what we write, whatever the shell allows; and a crash leaves no picture of our memory."""
+    os.umask(os.umask(0o077) | 0o022)
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _fail(error: StationError) -> NoReturn:

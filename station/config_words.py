@@ -15,6 +15,7 @@ Error = Mapping[str, Any]  # as pydantic lists them: loc, type, msg, input, ctx;
 
 NAMED = "recipes"  # the section whose keys are sections, of any name: [recipes.NAME]
 GIVEN_CHARS = 60  # of a wrong value are shown
+LOGIN = re.compile(r"://[^/\s]*@")  # in an address: what we repeat stands in journals and in tickets
 
 # What a pattern means, for those who cannot read it.
 FORMS = {
@@ -177,7 +178,7 @@ def _number(place: _Place) -> str:
 def _given(value: object) -> str:
     if isinstance(value, Mapping) or hasattr(value, "model_fields"):
         return ""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = LOGIN.sub("://...@", json.dumps(value, ensure_ascii=False, default=str))
     return f" (given: {text if len(text) <= GIVEN_CHARS else text[:GIVEN_CHARS] + '...'})"
 
 

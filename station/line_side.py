@@ -213,17 +213,20 @@ class _Side:
             expect=answers.expect,
             on_arrived=self._metrics.triggered,
         )
+        first: dict[str, Loop] = {}
         if isinstance(wanted, SerialTrigger):
-            SerialTriggers(
+            heard = SerialTriggers(
                 self._serial(),
                 dialect_of(wanted.preset, wanted.pattern),
                 terminator=self._settings.serial.terminator,
                 arrived=triggers.arrived,
+                beat=self._moves,
                 code_for=self._code_for(),
             )
+            first["trigger"] = Loop(heard.run)  # it stops first: what was heard is answered
         if isinstance(wanted, ModbusTrigger):
             self._asked = triggers.arrived
-        self._loops = {"answers": Loop(answers.run), **self._loops}
+        self._loops = {**first, "answers": Loop(answers.run), **self._loops}
         source = TriggeredSource(triggers, camera, answer_s=answer_s)
         return self.built(source, where, gate=answers, triggers=triggers, journal=journal)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _AT = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)")
-_SECRET = re.compile(r"password|secret|token", re.IGNORECASE)
+_SECRET = re.compile(r"password|secret|token|://[^/\s]*@", re.IGNORECASE)
 _KEY = r"\s*[\w.-]+\s*=\s*"
 _TEXT = re.compile(r"\s*(?P<key>[\w.-]+)\s*=\s*(?P<text>[^\s\"'\[{#\d+.-][^#]*)(#.*)?")
 _ODD_QUOTES = "\u201c\u201d\u201e\u2018\u2019`"  # what word processors make of quotes

@@ -71,7 +71,7 @@ class MjpegServer:
                 peer.sendall(REFUSED)
                 return
             peer.sendall(HEAD)
-            next_s = time.monotonic()
+            next_s, ring, held = time.monotonic(), 0, bytearray()
             while not self._stop.wait(max(0.0, next_s - time.monotonic())):
                 next_s += PERIOD_S
                 match self.mood:
@@ -86,11 +86,16 @@ class MjpegServer:
                         return
                     case "freeze":
                         pass
+                    case "ring":
+                        ring = (ring + 1) % 4
                     case _:
                         self.sent += 1
-                data = self._picture(self.sent)
+                data = self._picture(self.sent - ring)
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-                peer.sendall(head + data + b"\r\n")
+                held += head + data + b"\r\n"
+                if self.mood != "held":
+                    peer.sendall(held)
+                    held.clear()
 
     def _picture(self, number: int) -> bytes:
         width, height = self._size

@@ -12,7 +12,7 @@ import pytest
 from station.challenge import DUE, FAILED, Announcement, Challenge, Rule
 from station.decide import decide, unknown
 from station.health import Health
-from station.types import Box, Decision, Defect, Frame, ModelInfo, Recipe, Verdict
+from station.types import Box, Decision, Defect, Frame, ModelInfo, Recipe, Trigger, Verdict
 
 MONDAY = datetime(2026, 11, 23, 10, 0).astimezone()
 RULE = Rule(frozenset({"BAD-1"}), ("short", "open"))
@@ -121,6 +121,17 @@ def test_an_announced_board_is_the_challenge_once(line: Line) -> None:
     line.announcement.announce()
     assert line.board(found("short", "open")).reason.startswith("challenge passed")
     assert line.board(found("short", "open")).reason.startswith("short")
+
+
+def test_a_board_that_was_triggered_before_the_announcement_is_not_the_challenge() -> None:
+    announcement = Announcement(monotonic=lambda: 100.0)
+    announcement.announce()
+
+    def frame(at_s: float) -> Frame:
+        trigger = Trigger(str(uuid.uuid4()), "serial", MONDAY, at_s, None, None)
+        return Frame(trigger.id, None, MONDAY, "camera", trigger=trigger)
+
+    assert [announcement.take(frame(at_s)) for at_s in (99.0, 99.9, 100.1, 100.2)] == [False, False, True, False]
 
 
 def test_it_is_due_after_so_many_boards(tmp_path: Path) -> None:

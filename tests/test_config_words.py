@@ -154,6 +154,13 @@ def test_a_password_that_somebody_wrote_into_the_file_is_not_repeated() -> None:
     assert "hunter2" not in refused("[mqtt]\npassword = 'hunter2'")
 
 
+@pytest.mark.parametrize("quote", ["", "'"])
+@pytest.mark.parametrize(("section", "key"), [("http", "redis"), ("source", "device"), ("mqtt", "host")])
+def test_a_login_in_an_address_is_not_repeated(section: str, key: str, quote: str) -> None:
+    kind = 'kind = "camera"\n' if section == "source" else ""
+    assert "hunter2" not in refused(f"[{section}]\n{kind}{key} = {quote}redis://aoi:hunter2@host/0{quote}")
+
+
 def test_an_error_is_blamed_on_where_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused("", "mqtt.cert_file=x").startswith("command line: [mqtt]: ")
     assert refused("[mqtt]\nca_file = 'x'", "mqtt.key_file=x").startswith("command line: "), "what was added last"

@@ -33,6 +33,7 @@ PLAIN_FILES = (
     *("mqtt.ca_file", "mqtt.cert_file", "recipe.template", "recipe.trust"),
     *("http.cert_file", "http.jwt_public_key_file"),
 )
+PLACES = (Path("/etc/station"), Path("/var/lib/station"), Path("/opt/station"))  # of scripts/install, and images
 # Beside the ledger: the keys' hashes, and the recipe that a command chose. What tokens are signed with is a secret.
 # Proofs of challenge boards stay here: on another machine they are due again.
 OWN, OWN_SECRET = ("keys.json", "recipe.json"), "jwt-secret"
@@ -97,11 +98,15 @@ def restore(source: Path, *, config: Path | None, data_dir: Path | None, force: 
     with open_archive(source) as archive:
         text = archive.read_next(CONFIG, most_bytes=CONFIG_BYTES)
         _refuse_strangers(archive.manifest, source)
-        config = config or Path(str(archive.manifest.about.get("config", "")))
-        if not config.name:
-            raise BackupError(f"{source} does not say where its configuration was: say it with -c FILE")
+        if config is None:
+            config = Path(str(archive.manifest.about.get("config", "")))
+            if not config.name:
+                raise BackupError(f"{source} does not say where its configuration was: say it with -c FILE")
+            _refuse_foreign(config, "-c FILE", source)
         settings = _settings_of(text, source)
-        data_dir = data_dir or settings.station.data_dir
+        if data_dir is None:
+            data_dir = settings.station.data_dir
+            _refuse_foreign(data_dir, "--data-dir DIR", source)
         targets = _targets(settings, config=config, data_dir=data_dir)
         in_the_way = [path for path in _in_the_way(archive.manifest, targets, data_dir) if os.path.lexists(path)]
         if in_the_way and not force:
@@ -178,6 +183,17 @@ def _refuse_strangers(manifest: Manifest, source: Path) -> None:
         }
         if one.name not in known and not one.name.startswith(f"{MODELS}/"):
             raise BackupError(f"{source} holds {one.name}, which this station does not know: update it, then restore")
+
+
+def _refuse_foreign(path: Path, option: str, source: Path) -> None:
+    """
+    An archive's own word is good for the places of a station. Anywhere else a person has to say it.
+
+    Else who makes an archive could have root write what he likes to /etc/cron.d.
+    """
+    plain = Path(os.path.normpath(path.absolute()))
+    if not any(place in plain.parents for place in (*PLACES, Path.cwd())):
+        raise BackupError(f"{source} wants to be restored to {path}: if you want that, too, say it with {option}")
 
 
 def _settings_of(text: bytes, source: Path) -> Settings:

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any, NoReturn
 
 SLOTS = 4  # the newest picture, the one that may be being copied, the one that is written, and one to spare
 PAGE_BYTES = 4096
+RING = 16  # pictures that are remembered: more than a driver has buffers
 DEFAULT_FPS = 30.0  # of a stand-in that says nothing else
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 PR_SET_PDEATHSIG = 1
@@ -80,29 +82,41 @@ class Freshness:
     When can the exposure of a picture have begun, at the earliest? A picture that waited in a buffer is older than it
     looks: somebody's previous board.
 
-    It began no earlier than the one before it was there, less *latency_s* from the sensor to here. But pictures that
-    come in a burst, closer than half their usual distance, have waited, so their time does not move on. And where the
-    camera stamps its pictures (RTSP) they are no younger than that stamp and the shortest way seen lately allow.
+    It began no earlier than the one before it was there, less *latency_s* from the sensor to here, as long as none
+    waits on the way. What comes closer than half the usual distance has waited, so its time does not move on. After a
+    pause (the network stood still, or this program) nobody knows how many wait, until some come in a row at their usual
+    distance. And where the camera stamps its pictures (RTSP) they are no younger than that stamp and the shortest way
+    seen lately allow.
     """
 
-    ADAPTS = 0.02  # how fast the usual distance follows: slower than a burst lasts
+    LEARNS = 3  # distances by which the usual one is known
+    STEADY = 2  # of them in a row after a pause: nothing waits any more
+    JITTER_S = 0.01  # of a machine with other things to do
+    ADAPTS = 0.02  # how fast the usual distance follows
+    SLOWER = 15  # long distances in a row: it is a slower camera now, and no pause
+    OTHER = 100  # pictures at odd distances: more than wait anywhere
     WINDOW_S = 30.0  # for the shortest way: clocks drift apart
 
     def __init__(self, begun_s: float, *, latency_s: float) -> None:
         self._latency_s = latency_s
-        self._settled_s = self._previous_s = begun_s
-        self._distance_s: float | None = None
+        self._settled_s = begun_s
+        self._previous_s: float | None = None
+        self._lately: deque[float] = deque(maxlen=self.LEARNS)
+        self._usual_s: float | None = None
+        self._steady = self._long = self._odd = 0
         self._ways: tuple[float, float] = (float("inf"), float("inf"))  # the shortest of this window and the last
         self._window_s = begun_s
 
     def began_s(self, arrived_s: float, stamp_s: float | None) -> float:
         """The earliest beginning of the picture that came at *arrived_s*, which its camera stamped *stamp_s*."""
         began_s = self._settled_s
-        distance_s = arrived_s - self._previous_s
-        usual_s = distance_s if self._distance_s is None else self._distance_s
-        if distance_s >= usual_s / 2:
-            self._settled_s = arrived_s
-        self._distance_s = usual_s + self.ADAPTS * (distance_s - usual_s)
+        if self._previous_s is not None:
+            distance_s = arrived_s - self._previous_s
+            waited = not self._on_time(distance_s)
+            if waited and stamp_s is not None and self._usual_s is not None:
+                waited = distance_s < self._usual_s / 2  # how long the others did, its stamp says
+            if not waited:
+                self._settled_s = arrived_s
         self._previous_s = arrived_s
         if stamp_s is not None:
             if arrived_s - self._window_s > self.WINDOW_S:
@@ -110,6 +124,34 @@ class Freshness:
             self._ways = (min(self._ways[0], arrived_s - stamp_s), self._ways[1])
             began_s = min(began_s, stamp_s + min(self._ways))
         return began_s - self._latency_s
+
+    def _on_time(self, distance_s: float) -> bool:
+        """Whether a picture that comes so long after the last one has waited nowhere, as far as one can know."""
+        self._lately.append(distance_s)
+        if self._usual_s is None or self._long >= self.SLOWER or self._odd >= self.OTHER:
+            if len(self._lately) < self.LEARNS:
+                return False
+            self._usual_s = sorted(self._lately)[self.LEARNS // 2]
+            self._steady, self._long, self._odd = self.STEADY - 1, 0, 0
+        usual_s = self._usual_s
+        if distance_s > 1.5 * usual_s + self.JITTER_S:
+            self._steady = 0
+            self._long += 1
+            self._odd += 1
+            return False
+        self._long = 0
+        behind = self._steady < self.STEADY
+        if distance_s < usual_s * (0.75 if behind else 0.5):
+            if behind:
+                self._steady = 0
+            self._odd += 1
+            return False
+        self._steady += 1
+        self._usual_s += self.ADAPTS * (distance_s - usual_s)
+        if self._steady < self.STEADY:
+            return False
+        self._odd = 0
+        return True
 
 
 class Slots:
@@ -140,7 +182,8 @@ def _drain(options: dict[str, Any], memory: int, say: Any) -> None:
     shots, notes = _open(options)
     freshness = Freshness(begun_s, latency_s=options["latency_ms"] / 1e3)
     slots: Slots | None = None
-    last_sum, number = None, 0
+    recent: deque[int] = deque(maxlen=RING)
+    number = 0
     for shot in shots:
         arrived_s, wall_s = time.monotonic(), time.time()
         image = _colour(shot.image)
@@ -153,9 +196,10 @@ def _drain(options: dict[str, Any], memory: int, say: Any) -> None:
             was = f"{slots.shape[1]} x {slots.shape[0]}"
             raise Trouble(f"the size of its pictures changed from {was} to {width} x {height}")
         if options["frozen_s"] and shot.exposed_s is None:
-            # All of it: a sensor's noise makes two equal pictures impossible, and a driver that hung repeats its last.
+            # All of it: a sensor's noise makes two equal pictures impossible, and a driver that hung repeats its last,
+            # or all the buffers that it has, in turn.
             found = zlib.crc32(image.data)
-            if found == last_sum:
+            if found in recent:
                 if arrived_s - same_since_s >= options["frozen_s"]:
                     raise Trouble(
                         f"it has shown the same picture for {options['frozen_s']:g} s: the camera or its driver hangs "
@@ -163,7 +207,8 @@ def _drain(options: dict[str, Any], memory: int, say: Any) -> None:
                     )
                 say(event="same")  # it moves, but there is nothing new to be judged
                 continue
-            last_sum, same_since_s = found, arrived_s
+            recent.append(found)
+            same_since_s = arrived_s
         number += 1
         slots.write(number, image)
         began_s = freshness.began_s(arrived_s, shot.stamp_s) if shot.exposed_s is None else shot.exposed_s

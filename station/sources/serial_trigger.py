@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, Full, Queue
 from typing import Protocol
 
 import structlog
 
 from station.errors import GateError
-from station.types import Port
+from station.types import Beat, Port, Stop
 
 log = structlog.get_logger(__name__)
+
+TURN_S = 0.5
+WAITING = 1000  # triggers that were heard and not yet taken: more can only be noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,21 @@ class Arrived(Protocol):
     def __call__(self, number: int | None, board_serial: str | None, at_s: float, /) -> object | None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    text: str
+    number: int | None
+    board_serial: str | None
+    at_s: float
+
+
 class SerialTriggers:
     """
-    Hears triggers on *port*. *code_for* gives the barcode that belongs to a trigger of that moment, if there is one; a
-    serial in the trigger's own line comes before it.
+    Hears triggers on *port* and takes them in the loop ``run``. *code_for* gives the barcode that belongs to a trigger
+    of that moment, if there is one; a serial in the trigger's own line comes before it.
+
+    When a trigger came, and with which code, is settled as soon as it is heard: taking it waits for the disk, and
+    meanwhile the next board and its code come.
     """
 
     def __init__(
@@ -55,14 +71,24 @@ class SerialTriggers:
         *,
         terminator: str,
         arrived: Arrived,
+        beat: Beat,
         code_for: Callable[[float], str | None] = lambda _at_s: None,
     ) -> None:
         self._port = port
         self._dialect = dialect
         self._terminator = terminator
         self._arrived = arrived
+        self._beat = beat
         self._code_for = code_for
+        self._heard: Queue[_Heard] = Queue(WAITING)
         port.listen(self._on_line)
+
+    def run(self, stop: Stop) -> None:
+        """Takes what was heard, until *stop*; then what is still there, so that it is answered."""
+        while not stop.is_set() or not self._heard.empty():
+            self._beat("trigger")
+            with suppress(Empty):
+                self._take(self._heard.get(timeout=TURN_S))
 
     def _on_line(self, line: bytes, at_s: float) -> bool:
         text = line.decode("ascii", "replace")
@@ -74,14 +100,20 @@ class SerialTriggers:
         if number is not None and not (number.isascii() and number.isdigit() and len(number) <= 18):
             return False  # a pattern of the user's own may let more through
         code = self._code_for(at_s)  # asked in any case: a code belongs to this board, or to none
-        taken = self._arrived(int(number) if number else None, found.get("serial") or code, at_s) is not None
+        try:
+            self._heard.put_nowait(_Heard(text, int(number) if number else None, found.get("serial") or code, at_s))
+        except Full:
+            return False  # noise, which the port counts
+        return True
+
+    def _take(self, heard: _Heard) -> None:
+        taken = self._arrived(heard.number, heard.board_serial, heard.at_s) is not None
         answer = self._dialect.taken if taken else self._dialect.refused
         if answer:
             try:
-                self._port.write((answer.format(line=text) + self._terminator).encode())
+                self._port.write((answer.format(line=heard.text) + self._terminator).encode())
             except GateError as error:  # the port's own loop finds out too
                 log.warning("trigger not acknowledged", reason=str(error))
-        return True
 
 
 def dialect_of(preset: str, pattern: str) -> Dialect:

@@ -24,7 +24,7 @@ class Queue(Protocol):
 
 class TriggeredSource:
     """
-    A Source that answers triggers with pictures of *camera*; the trigger's id is the board's event id.
+    A Source that answers each trigger with a picture of *camera* of its own; the trigger's id is the board's event id.
 
     A trigger that gets no picture in its *answer_s* is a Frame all the same, with the problem: every trigger becomes
     one board. It leaves the queue when the line asks for the next one: a line that fails in between finds it again.
@@ -37,6 +37,7 @@ class TriggeredSource:
         self._camera = camera
         self._answer_s = answer_s
         self._monotonic = monotonic
+        self._last = 0  # the last picture that was taken for a board: it is no other's
 
     def frames(self, stop: Stop) -> Generator[Frame | None, None, None]:
         while not stop.is_set():
@@ -56,9 +57,10 @@ class TriggeredSource:
         if problem is not None:
             return _without(trigger, problem)
         try:
-            shot = self._camera.shot(since_s=trigger.at_s, within_s=left_s)
+            shot = self._camera.shot(since_s=trigger.at_s, after=self._last, within_s=left_s)
         except CameraError as error:
             return _without(trigger, f"no picture: {error}")
+        self._last = shot.number
         return frame_of(shot, trigger)
 
 

@@ -122,7 +122,9 @@ class Access:
 
     async def admit(self, request: Request, scope: Scope) -> Caller:
         """Raises ProblemError 401, 403 or 429."""
-        await self.count(request)
+        # A line's triggers are counted for themselves: who looks at pages must not use up what they may.
+        apart = "commands of " if scope == "command" else ""
+        await self._count(f"{apart}{self.addresses.of(request)}")
         if self._keys is None:
             caller = Caller(None, frozenset({scope}))
         else:
@@ -134,7 +136,7 @@ class Access:
                 raise ProblemError(
                     403, "Not allowed", f'this needs the scope "{scope}", and {caller.name} has {_list(caller.scopes)}'
                 )
-            await self._count(f"caller {caller.name}")
+            await self._count(f"{apart}caller {caller.name}")
         request.state.caller = caller.name
         return caller
 

@@ -68,6 +68,16 @@ class BoundedConnection(H11Protocol):
         if self._listening is not None:
             self._listening.cancel()
 
+    def send_400_response(self, msg: str) -> None:
+        """For a body that turns out to be damaged: whoever is at work on that request must not answer it as well."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.end()
+                return
+        super().send_400_response(msg)
+
     def end(self) -> None:
         """Without a farewell: the other end may not even be there."""
         self.connections.discard(self)  # at once: the next one must not choose it again

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -17,6 +18,10 @@ HEADER = "X-Request-ID"
 GIVEN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Asked all day long, by machines and by the page: logged at debug.
 QUIET = frozenset({"/", "/livez", "/readyz", "/health", "/metrics", "/live", "/boards", "/boards/{event_id}/image"})
+
+AMBIGUOUS = PlainTextResponse(
+    "a request has a Content-Length or a Transfer-Encoding, not both", status_code=400, headers={"Connection": "close"}
+)
 
 Counted = Callable[[str, int, float], None]
 """Hears of each answer: the route's own path (never what the caller wrote), the status, and the seconds it took."""
@@ -54,8 +59,9 @@ class Requests:
             await send(message)
 
         scope.setdefault("state", {})["request_id"] = request_id
+        app = AMBIGUOUS if _is_ambiguous(Headers(scope=scope)) else self._app
         try:
-            await self._app(scope, hear, say)
+            await app(scope, hear, say)
         finally:
             took_s = time.perf_counter() - began_s
             path = getattr(scope.get("route"), "path", "unknown")
@@ -72,3 +78,8 @@ class Requests:
                 caller=scope["state"].get("caller"),
                 model_ms=scope["state"].get("model_ms"),
             )
+
+
+def _is_ambiguous(headers: Headers) -> bool:
+    """A proxy and we might see different ends of it, and then different requests (RFC 9112, 6.3)."""
+    return "content-length" in headers and "transfer-encoding" in headers

@@ -117,12 +117,28 @@ def test_a_picture_that_was_there_before_is_never_given(server: MjpegServer) -> 
             watching.camera.shot(since_s=time.monotonic() + 0.2, within_s=0.5)
 
 
+def test_what_a_network_held_up_is_not_taken_for_a_picture_of_now(server: MjpegServer) -> None:
+    with Watching(server.url) as watching:
+        watching.shot()
+        for _ in range(3):
+            server.mood = "held"
+            since = server.sent
+            until(lambda since=since: server.sent > since + 12)  # type: ignore[misc]  # bound at once
+            since_s, due = time.monotonic(), server.sent
+            until(lambda due=due: server.sent > due + 1)  # type: ignore[misc]  # bound at once
+            server.mood = "well"
+            shot = watching.camera.shot(since_s=since_s, within_s=10.0)
+            shown = int(shot.image[-4:].mean().round()) - 20
+            assert (shown - due) % 200 < 100, f"picture {shown} is from before the trigger, when {due} was sent"
+
+
 @pytest.mark.parametrize(
     ("mood", "words"),
     [
         ("stall", "no picture for 0.5 s"),
         ("half", "no picture for 0.5 s"),
         ("freeze", "the same picture for 0.5 s"),
+        ("ring", "the same picture for 0.5 s"),
         ("reset", "gives no more pictures"),
     ],
 )
@@ -311,21 +327,51 @@ def test_a_picture_is_never_half_one_and_half_another() -> None:
         os.close(memory)
 
 
+def steady(*, period_s: float = 0.1, pictures: int = 10, latency_s: float = 0.0) -> Freshness:
+    """Of a camera that has shown so many, the last at *period_s* times *pictures*."""
+    freshness = Freshness(0.0, latency_s=latency_s)
+    for number in range(1, pictures + 1):
+        freshness.began_s(number * period_s, None)
+    return freshness
+
+
 def test_a_picture_began_no_earlier_than_the_one_before_it_came_less_its_way() -> None:
-    freshness = Freshness(0.0, latency_s=0.01)
-    assert [round(freshness.began_s(at, None), 3) for at in (0.1, 0.2, 0.3)] == [-0.01, 0.09, 0.19]
+    freshness = steady(latency_s=0.01)
+    assert [round(freshness.began_s(at, None), 3) for at in (1.1, 1.2, 1.3)] == [0.99, 1.09, 1.19]
 
 
-def test_pictures_that_waited_in_a_buffer_are_no_younger_than_their_burst() -> None:
+def test_until_its_rate_is_known_a_camera_has_shown_nothing_that_can_be_trusted() -> None:
     freshness = Freshness(0.0, latency_s=0.0)
-    for number in range(1, 11):
-        freshness.began_s(number / 10, None)
-    # Held up for a second: what was taken meanwhile comes all at once.
-    burst = [freshness.began_s(2.0 + number / 1000, None) for number in range(5)]
-    assert burst[0] == 1.0
-    assert all(began_s <= 2.0 for began_s in burst), burst
-    assert freshness.began_s(2.1, None) == 2.0
-    assert freshness.began_s(2.2, None) == 2.1
+    assert [freshness.began_s(at, None) for at in (0.1, 0.2, 0.3, 0.4)] == [0.0] * 4
+    assert freshness.began_s(0.5, None) == 0.4
+
+
+def test_pictures_that_waited_in_a_buffer_are_no_younger_than_the_pause_before_their_burst() -> None:
+    freshness = steady()
+    # Held up for a second: what was taken meanwhile comes all at once, and all of it may show the board before.
+    burst = [freshness.began_s(2.0 + number / 1000, None) for number in range(10)]
+    assert burst == [1.0] * 10
+    assert [freshness.began_s(at, None) for at in (2.1, 2.2)] == [1.0] * 2, "two in a row at their usual distance"
+    assert freshness.began_s(2.3, None) == 2.2
+
+
+def test_a_burst_that_is_slowed_down_by_decoding_is_one_all_the_same() -> None:
+    freshness = steady()
+    assert [freshness.began_s(2.0 + number * 0.06, None) for number in range(20)] == [1.0] * 20
+
+
+def test_a_jitter_of_some_milliseconds_is_no_pause() -> None:
+    freshness = steady(period_s=0.01, pictures=20)
+    assert freshness.began_s(0.222, None) == pytest.approx(0.2)
+    assert freshness.began_s(0.23, None) == pytest.approx(0.222)
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.3])
+def test_a_camera_that_changes_its_rate_is_trusted_again(period_s: float) -> None:
+    freshness = steady()
+    for number in range(1, 150):
+        began_s = freshness.began_s(1.0 + number * period_s, None)
+    assert began_s == pytest.approx(1.0 + 148 * period_s)
 
 
 def test_a_cameras_own_stamp_tells_how_old_a_late_picture_is() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 import pytest
 
 from station.health import Health
 from station.sources.scanner import FAULT, Scanner
-from station.sources.serial_trigger import SerialTriggers, dialect_of
+from station.sources.serial_trigger import WAITING, SerialTriggers, dialect_of
 from tests.ports import FakePort
 
 
@@ -21,7 +22,25 @@ class Desk:
         self.taken: list[tuple[int | None, str | None, float]] = []
         self.flooded = False
         extra = {} if codes is None else {"code_for": codes}
-        SerialTriggers(self.port, dialect_of(preset, pattern), terminator="\r", arrived=self._arrived, **extra)
+        self.triggers = SerialTriggers(
+            self.port,
+            dialect_of(preset, pattern),
+            terminator="\r",
+            arrived=self._arrived,
+            beat=lambda _loop: None,
+            **extra,
+        )
+
+    def hears(self, line: bytes, at_s: float = 0.0) -> bool:
+        """Whether it was a trigger; it is taken."""
+        heard = self.port.say(line, at_s)
+        self.take()
+        return heard
+
+    def take(self) -> None:
+        over = threading.Event()
+        over.set()
+        self.triggers.run(over)
 
     def _arrived(self, number: int | None, board_serial: str | None, at_s: float) -> object | None:
         if self.flooded:
@@ -49,7 +68,7 @@ def test_a_trigger_is_understood_and_acknowledged_by_the_custom_of_its_dialect(
     preset: str, pattern: str, line: bytes, number: int | None, serial: str | None, said: list[bytes]
 ) -> None:
     desk = Desk(preset, pattern)
-    assert desk.port.say(line, 7.5)
+    assert desk.hears(line, 7.5)
     assert desk.taken == [(number, serial, 7.5)]
     assert desk.port.sent == said
 
@@ -64,14 +83,14 @@ def test_a_trigger_is_understood_and_acknowledged_by_the_custom_of_its_dialect(
 )
 def test_what_is_no_trigger_is_left_to_others(preset: str, line: bytes) -> None:
     desk = Desk(preset)
-    assert not desk.port.say(line)
+    assert not desk.hears(line)
     assert desk.taken == []
 
 
 def test_a_pattern_that_lets_a_strange_number_through_triggers_nothing() -> None:
     desk = Desk("plain", r"N(?P<number>.*)")
-    assert not desk.port.say(b"Nabc")
-    assert not desk.port.say(b"N" + b"9" * 30)
+    assert not desk.hears(b"Nabc")
+    assert not desk.hears(b"N" + b"9" * 30)
     assert desk.taken == []
 
 
@@ -79,14 +98,14 @@ def test_a_pattern_that_lets_a_strange_number_through_triggers_nothing() -> None
 def test_a_trigger_that_is_not_taken_is_refused_by_the_custom(preset: str, line: bytes, said: bytes) -> None:
     desk = Desk(preset)
     desk.flooded = True
-    assert desk.port.say(line)
+    assert desk.hears(line)
     assert desk.port.sent == [said]
 
 
 def test_an_acknowledgement_that_cannot_be_sent_loses_no_trigger() -> None:
     desk = Desk("cognex")
     desk.port.connected = False
-    assert desk.port.say(b"SE8")
+    assert desk.hears(b"SE8")
     assert len(desk.taken) == 1
 
 
@@ -169,6 +188,28 @@ def test_the_triggers_own_serial_comes_first_and_still_uses_up_the_code() -> Non
     reading = Reading()
     desk = Desk("plain", r"T(?P<serial>\w*)", codes=reading.scanner.code_for)
     reading.port.say(b"SN-scanned", 10.0)
-    desk.port.say(b"TSNown", 10.1)
-    desk.port.say(b"T", 10.2)
+    desk.hears(b"TSNown", 10.1)
+    desk.hears(b"T", 10.2)
     assert [serial for _, serial, _ in desk.taken] == ["SNown", None]
+
+
+def test_a_board_that_comes_while_the_disk_is_slow_gets_its_own_code_and_its_own_time() -> None:
+    reading = Reading()
+    desk = Desk(codes=reading.scanner.code_for)
+    reading.port.say(b"SN1", 10.0)
+    desk.port.say(b"T1", 10.1)  # from here on the disk writes T1, for long
+    reading.port.say(b"SN2", 10.2)
+    desk.port.say(b"T2", 10.3)
+    reading.port.say(b"SN3", 10.4)
+    desk.port.say(b"T3", 10.5)
+    desk.take()
+    assert desk.taken == [(1, "SN1", 10.1), (2, "SN2", 10.3), (3, "SN3", 10.5)]
+
+
+def test_a_flood_of_triggers_is_noise_and_ends_when_it_ends() -> None:
+    desk = Desk()
+    heard = [desk.port.say(b"T1", 1.0) for _ in range(WAITING + 5)]
+    assert heard == [True] * WAITING + [False] * 5
+    desk.take()
+    assert len(desk.taken) == WAITING
+    assert desk.hears(b"T2")

@@ -30,9 +30,11 @@ class StillCamera:
     def __init__(self) -> None:
         self.trouble: str | None = None
         self.asked: list[tuple[float, float]] = []
+        self.after: list[int] = []
 
     def shot(self, *, since_s: float, after: int = 0, within_s: float) -> Shot:
         self.asked.append((since_s, within_s))
+        self.after.append(after)
         if self.trouble is not None:
             raise CameraError(self.trouble)
         return Shot(PICTURE, after + 1, since_s, since_s + 0.03, NOW)
@@ -72,6 +74,15 @@ def test_the_picture_is_asked_for_from_the_moment_of_the_trigger_on() -> None:
     assert frame.image is PICTURE
     assert (frame.id, frame.board_serial, frame.trigger) == (trigger.id, "SN1", trigger)
     assert (frame.captured_at, frame.problem, len(frame.sha256)) == (NOW, None, 64)
+
+
+def test_two_triggers_never_share_a_picture() -> None:
+    line = Line()
+    line.queue.arrived(1)
+    line.queue.arrived(2)
+    with line.frames() as frames:
+        assert [next(frames).trigger, next(frames).trigger] != [None, None]
+    assert line.camera.after == [0, 1]
 
 
 def test_a_camera_in_trouble_makes_a_board_that_cannot_be_judged() -> None:

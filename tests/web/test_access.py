@@ -12,17 +12,21 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from starlette.requests import Request
 
 from station.access_keys import AccessKeys
 from station.errors import AccessError, ConfigError, ExpiredTokenError
 from station.kept_file import keep_secret
 from station.tokens import Tokens
+from station.types import Scope
 from station.web.access import FREE_FAILURES, MAX_FAILURES, Access, Addresses
+from station.web.problems import ProblemError
 from tests.web.ports import Served, png, send
 
 SECRET = "0123456789abcdef" * 4
@@ -253,8 +257,6 @@ def test_how_often_is_counted_by_address_and_by_key(tmp_path: Path) -> None:
 def test_a_forwarded_address_counts_only_from_a_proxy_that_is_named(
     trusted: list[str], forwarded: str, found: str
 ) -> None:
-    from starlette.requests import Request
-
     headers = [(b"x-forwarded-for", forwarded.encode())]
     request = Request({"type": "http", "client": ("127.0.0.1", 5), "headers": headers})
     assert Addresses(trusted).of(request) == found
@@ -441,12 +443,26 @@ def test_a_page_from_elsewhere_cannot_act_with_the_cookie(headers: dict[str, str
 
 
 def test_an_added_line_of_a_proxy_counts_and_not_the_one_above_it(tmp_path: Path) -> None:
-    from starlette.requests import Request
-
     headers = [(b"x-forwarded-for", b"1.1.1.1"), (b"x-forwarded-for", b"10.0.0.9")]
     for peer in ("127.0.0.1", "::ffff:127.0.0.1"):
         request = Request({"type": "http", "client": (peer, 5), "headers": headers})
         assert Addresses(["127.0.0.1"]).of(request) == "10.0.0.9"
+
+
+def test_who_looks_at_pages_uses_up_nothing_of_what_a_line_may_command(tmp_path: Path) -> None:
+    one = served(tmp_path, requests_per_minute=2)
+    page, plc = key_of(one, "read", name="page"), key_of(one, "command", name="plc")
+
+    async def ask(key: str, scope: Scope) -> int:
+        headers = [(b"x-api-key", key.encode())]
+        try:
+            await one.door.access.admit(Request({"type": "http", "client": ("10.0.0.1", 5), "headers": headers}), scope)
+        except ProblemError as problem:
+            return problem.status
+        return 200
+
+    assert [anyio.run(ask, page, "read") for _ in range(3)] == [200, 200, 429]
+    assert [anyio.run(ask, plc, "command") for _ in range(3)] == [200, 200, 429]
 
 
 def test_exchanging_keys_counts_as_asking(tmp_path: Path) -> None:
