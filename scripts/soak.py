@@ -57,16 +57,21 @@ class Sample:
 def sampled(name: str, station: Daemon, *, minute: float) -> Sample:
     """Raises psutil.Error when the station is gone."""
     own = psutil.Process(station.process.pid)
-    family = [own, *own.children(recursive=True)]
+    memory_bytes, handles, threads = own.memory_full_info().uss, own.num_fds(), own.num_threads()
+    for child in own.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a camera's program that is just opened anew
+            memory_bytes += child.memory_full_info().uss
+            handles += child.num_fds()
+            threads += child.num_threads()
     files = [one.stat().st_size for one in station.data_dir.rglob("*") if one.is_file()]
     ledger = [one.stat().st_size for one in station.data_dir.glob("ledger.db*") if not one.name.endswith("-shm")]
     return Sample(
         station=name,
         minute=round(minute, 2),
         boards=int(sum_of(station, "station_inspections_total")),
-        memory_mb=round(sum(one.memory_full_info().uss for one in family) / 1e6, 1),
-        handles=sum(one.num_fds() for one in family),
-        threads=sum(one.num_threads() for one in family),
+        memory_mb=round(memory_bytes / 1e6, 1),
+        handles=handles,
+        threads=threads,
         ledger_mb=round(sum(ledger) / 1e6, 2),
         disk_mb=round(sum(files) / 1e6, 1),
         owed=int(station.metric("station_outbox_events")),

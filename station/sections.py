@@ -174,6 +174,15 @@ class MqttSection(Section):
     commands: tuple[Literal["recipe", "challenge"], ...] = ()
     window: int = Field(20, ge=1, le=1000)
 
+    @field_validator("host")
+    @classmethod
+    def _no_address(cls, value: str) -> str:
+        if "/" in value or "@" in value:
+            raise ValueError(
+                "must be the broker's name or IP address alone: port, tls and username have keys of their own"
+            )
+        return value
+
     @field_validator("protocol", mode="before")
     @classmethod
     def _number_too(cls, value: object) -> object:
