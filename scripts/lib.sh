@@ -168,6 +168,7 @@ ensure_test_servers() {
   command -v promtool >/dev/null || missing+=(prometheus)
   command -v nft >/dev/null || missing+=(nftables)
   command -v openssl >/dev/null || missing+=(openssl)
+  command -v strace >/dev/null || missing+=(strace)
   command -v chromium >/dev/null || missing+=(chromium)
   command -v chromedriver >/dev/null || missing+=(chromium-driver)
   /usr/bin/python3 -c "$look" 2>/dev/null ||

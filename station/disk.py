@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 RISE = 1.05  # free space must pass a floor by 5 % before more is allowed again: one deleted file must not make it flap
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 CACHE_S = 1.0  # the line asks before every board; the answer of the last second is good enough
 
 
@@ -111,9 +113,28 @@ def free_bytes(path: Path, *, statvfs: Callable[[Path], Statvfs] = os.statvfs) -
 
 
 def sync_directory(path: Path) -> None:
-    """Makes the names in *path* durable: a file's own fsync does not promise its name. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """
+    Makes the names in *path* durable: a file's own fsync does not promise its name. Raises OSError.
+
+    What was renamed into, out of or within it has reached the disk when this returns.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:  # some shares cannot sync a folder: then their server's word is all there is
+            raise
     finally:
         os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Makes the folder, and those above it, so that they will be there after a power cut. Raises OSError."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    sync_directory(path.parent)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import structlog
 
-from station.disk import sync_directory
+from station.disk import make_directory, sync_directory
 from station.drawing import drawn
 from station.types import Image, Inspection, Verdict
 
@@ -202,7 +202,7 @@ def _write(folder: Path, name: str, content: memoryview) -> None:
         try:
             descriptor = os.open(temporary, WRITE_NEW, 0o666)
         except FileNotFoundError:
-            _make_folder(folder)
+            make_directory(folder)
             descriptor = os.open(temporary, WRITE_NEW, 0o666)
         try:
             while content:  # a disk that fills up takes a part, and refuses the rest
@@ -216,11 +216,3 @@ def _write(folder: Path, name: str, content: memoryview) -> None:
         with suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108  # see above
         raise
-
-
-def _make_folder(path: Path) -> None:
-    """Makes *path* and what is missing above it, durably."""
-    missing = [one for one in (path, *path.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(exist_ok=True)
-        sync_directory(one.parent)

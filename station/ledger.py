@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from station.errors import LedgerError
-from station.ledger_file import CHECKPOINT_PAGES, Connect, LedgerFile, connect, create, examine, ledger_error
+from station.ledger_file import CHECKPOINT_PAGES, Connect, LedgerFile, connect, examine, ledger_error, make_whole
 from station.ledger_read import Board, counts_from, event, failed_events, latest, page, verdicts
 from station.ledger_repair import finish_replacement, replace_damaged
 from station.outbox import owe
@@ -52,7 +52,7 @@ def open_ledger(path: Path, *, now: Callable[[], float] = time.time) -> Opened:
             quarantined, salvaged = replace_damaged(path, now=now)
             log.error("ledger damaged", damage=damage, quarantined=str(quarantined), salvaged=salvaged)
         if not path.exists() or path.stat().st_size == 0:
-            create(path, now=now)
+            make_whole(path, now=now)
     except OSError as error:
         raise ledger_error(path, error) from error
     ledger = SqliteLedger(path, now=now)

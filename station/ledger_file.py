@@ -124,6 +124,20 @@ def create(path: Path, *, now: Callable[[], float] = time.time) -> None:
         raise ledger_error(path, error) from error
 
 
+def make_whole(path: Path, *, now: Callable[[], float] = time.time) -> None:
+    """
+    Makes an empty ledger that is whole or not there, whenever the power fails. Raises LedgerError, OSError.
+
+    SQLite makes a file in steps, with a journal beside it: half of it could not even be looked at.
+    """
+    making = beside(path, ".making")
+    for leftover in (making, *(beside(making, suffix) for suffix in ("-journal", "-wal", "-shm"))):
+        leftover.unlink(missing_ok=True)
+    create(making, now=now)
+    making.rename(path)
+    sync_directory(path.parent)
+
+
 def examine(path: Path) -> str | None:
     """
     What is damaged in the ledger at *path*, or None. Its bytes stay as they are.

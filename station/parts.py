@@ -15,6 +15,7 @@ from station.detectors.backends import Places, open_network
 from station.detectors.reference import Reference
 from station.detectors.store import ModelFile, ModelStore, find_model
 from station.detectors.yolo import NetworkDetector, Tiling, needs_template
+from station.disk import make_directory
 from station.errors import ConfigError
 from station.events import state_of, to_bytes
 from station.health import Health
@@ -187,7 +188,7 @@ def read_password(file: Path | None) -> str | None:
 def make_folder(path: Path, key: str) -> Path:
     """*path*, there and writable. Raises ConfigError naming *key*."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
     except OSError as error:
         raise ConfigError(
             f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write"

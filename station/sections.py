@@ -178,9 +178,7 @@ class MqttSection(Section):
     @classmethod
     def _no_address(cls, value: str) -> str:
         if "/" in value or "@" in value:
-            raise ValueError(
-                "must be the broker's name or IP address alone: port, tls and username have keys of their own"
-            )
+            raise ValueError("must be the broker's name or address alone: port, tls and username are keys of their own")
         return value
 
     @field_validator("protocol", mode="before")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import structlog
 
+from station.disk import make_directory, sync_directory
 from station.errors import SourceError
-from station.sources.durable import make_folder, rename_exclusive, sync_folder, write_synced, write_whole
+from station.sources.durable import rename_exclusive, write_synced, write_whole
 from station.sources.names import (
     DONE,
     FAILED,
@@ -85,7 +86,7 @@ class Claims:
         Raises SourceError where the inbox does not allow to move files.
         """
         try:
-            make_folder(self._processing)
+            make_directory(self._processing)
             clean = (self._processing / _CLEAN).exists()
             (self._processing / _CLEAN).unlink(missing_ok=True)
             claims = sorted(self._unfinished(), key=lambda claim: (claim.claimed_at, claim.stamp.mtime_ns))
@@ -113,10 +114,10 @@ class Claims:
             except FileNotFoundError:
                 if target.parent.is_dir():
                     return None
-                make_folder(target.parent)
+                make_directory(target.parent)
                 source.rename(target)
-            sync_folder(target.parent)
-            sync_folder(source.parent)
+            sync_directory(target.parent)
+            sync_directory(source.parent)
             stamp = stamp_of(target.lstat())
         except FileNotFoundError:
             return None
@@ -206,7 +207,7 @@ class Claims:
         event_id = new_id()
         target = claim.path.with_name(claimed(event_id, _name(claim)))
         claim.path.rename(target)
-        sync_folder(target.parent)
+        sync_directory(target.parent)
         (self._processing / _counter(claim)).unlink(missing_ok=True)
         log.info("file changed while it was inspected", old=claim.event_id, new=event_id)
         return Claim(event_id, claim.relative, self._now(), target, stamp_of(target.lstat()))
@@ -221,7 +222,7 @@ class Claims:
         """The reason comes first: what lies in ``failed/`` never lies there without one."""
         wanted = self._inbox / FAILED / claim.relative
         text = f"{problem}\n\nfile: {printable(claim.relative)}\nevent: {claim.event_id}\n"
-        make_folder(wanted.parent)
+        make_directory(wanted.parent)
         draft = wanted.with_name(f".{claim.event_id}.reason.tmp")
         for number in itertools.count(1):
             target = wanted.with_name(numbered(wanted.name, number))
@@ -236,6 +237,7 @@ class Claims:
                 # A crash may have come after our reason and before the file.
                 if reason.read_text(encoding="utf-8", errors="replace") != text:
                     continue
+            sync_directory(wanted.parent)
             rename_exclusive(claim.path, target)
             return
 
@@ -272,7 +274,7 @@ def _moved(source: Path, target: Path) -> bool:
     except FileNotFoundError:
         if target.parent.is_dir():
             raise
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(target.parent)
         return _moved(source, target)
     return True
 

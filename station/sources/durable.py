@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
 from pathlib import Path
+
+from station.disk import sync_directory
 
 _AT_FDCWD = -100
 _NOREPLACE = 1
@@ -16,7 +17,6 @@ _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 # What file systems answer that do not know the flag (NFS, old FAT), or that have no hard links (FAT, some shares).
 _NO_FLAG = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK})
-_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 
 
 def rename_exclusive(source: Path, target: Path) -> None:
@@ -43,34 +43,12 @@ def rename_exclusive(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def sync_folder(path: Path) -> None:
-    """What was renamed into, out of or within the folder has reached the disk when this returns."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:  # some shares cannot sync a folder: then their server's word is all there is
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def make_folder(path: Path) -> None:
-    """Makes the folder, and those above it, so that they will be there after a power cut."""
-    if path.is_dir():
-        return
-    make_folder(path.parent)
-    with contextlib.suppress(FileExistsError):
-        path.mkdir()
-    sync_folder(path.parent)
-
-
 def write_whole(path: Path, text: str) -> None:
     """Replaces the file's text: after a crash the old or the new one is there, whole. A neighbour is used to write."""
     draft = path.with_name(f"{path.name}.tmp")
     write_synced(draft, text)
     draft.replace(path)
-    sync_folder(path.parent)
+    sync_directory(path.parent)
 
 
 def write_synced(path: Path, text: str) -> None:

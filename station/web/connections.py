@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -21,12 +19,11 @@ class BoundedConnection(H11Protocol):
     uvicorn's connection, which has no limits of its own, with limits.
 
     When there are too many, the one that has asked nothing for the longest time makes room for the newest: whoever
-    opens hundreds and says nothing shuts nobody out, and can never take the descriptors that the line works with.
+    opens hundreds and says nothing shuts nobody out, nor takes the descriptors that the line works with. With TLS it
+    counts from the end of the handshake.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        if _descriptors_are_scarce():  # asyncio drops the connection; with TLS this comes before the handshake
-            raise ConnectionAbortedError("too many descriptors are open")
         super().__init__(*arguments, **named)
         self.silent_since_s: float | None = self.loop.time()  # None: a request is under way
         self._stage = ""
@@ -98,11 +95,3 @@ class BoundedConnection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None if within_s is None else self.loop.call_later(within_s, self.end)
-
-
-def _descriptors_are_scarce() -> bool:
-    """The lowest number that is free tells how many are taken; a quarter of them is left to the line."""
-    lowest = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    os.close(lowest)
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft != resource.RLIM_INFINITY and lowest > soft * 3 // 4

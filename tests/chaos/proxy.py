@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-CONNECT, PUBLISH, PUBACK = 0x10, 0x30, 0x40
-QOS_1 = 0x02
+from tests.packets import CONNECT, PUBACK, PUBLISH, QOS_1, body_of, event_id_of, packets, published
+
 QUOTA_EXCEEDED, NOT_AUTHORIZED = 0x97, 0x87
 
 
@@ -134,7 +133,7 @@ class _Way:
 
     def _run(self, source: socket.socket, take: Callable[[int, bytes], None]) -> None:
         try:
-            for first, packet in _packets(source):
+            for first, packet in packets(source):
                 self._wait_out()
                 take(first, packet)
         except OSError:
@@ -156,12 +155,12 @@ class _Way:
 
     def _from_station(self, first: int, packet: bytes) -> None:
         kind = first & 0xF0
-        body = _body(packet)
+        body = body_of(packet)
         if kind == CONNECT:
             self._version_5 = body[6] == 5  # after the length and the letters of "MQTT"
-        if kind == PUBLISH and first & 0x06 == QOS_1 << 0:
-            packet_id, payload = _published(body, properties=self._version_5)
-            event_id = _event_id(payload)
+        if kind == PUBLISH and first & 0x06 == QOS_1:
+            packet_id, payload = published(body, properties=self._version_5)
+            event_id = event_id_of(payload)
             if event_id is not None:
                 if self._refused(packet_id):
                     return
@@ -182,7 +181,7 @@ class _Way:
     def _from_broker(self, first: int, packet: bytes) -> None:
         event_id = None
         if first & 0xF0 == PUBACK:
-            body = _body(packet)
+            body = body_of(packet)
             packet_id = int.from_bytes(body[:2], "big")
             if self._proxy.mood is Mood.SWALLOWING and packet_id in self._sent:
                 self._proxy.struck[Mood.SWALLOWING] += 1
@@ -193,56 +192,3 @@ class _Way:
             self._near.sendall(packet)
         if event_id is not None:
             self._proxy.acked.append(Passed(event_id, time.monotonic()))
-
-
-def _packets(source: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """(first byte, whole packet) of each MQTT control packet, until the connection ends."""
-    data = bytearray()
-    while chunk := source.recv(65536):
-        data += chunk
-        while (length := _length(data)) is not None and len(data) >= length:
-            yield data[0], bytes(data[:length])
-            del data[:length]
-
-
-def _length(data: bytearray) -> int | None:
-    """The whole packet's, or None while its header is not complete."""
-    size, shift = 0, 0
-    for index, byte in enumerate(data[1:5], start=1):
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            return 1 + index + size
-    return None
-
-
-def _body(packet: bytes) -> bytes:
-    index = 1
-    while packet[index] & 0x80:
-        index += 1
-    return packet[index + 1 :]
-
-
-def _published(body: bytes, *, properties: bool) -> tuple[int, bytes]:
-    """(packet id, payload) of a PUBLISH at QoS 1."""
-    at = 2 + int.from_bytes(body[:2], "big")
-    packet_id = int.from_bytes(body[at : at + 2], "big")
-    rest = body[at + 2 :]
-    if not properties:
-        return packet_id, rest
-    size, shift, index = 0, 0, 0
-    while True:
-        size |= (rest[index] & 0x7F) << shift
-        shift += 7
-        index += 1
-        if not rest[index - 1] & 0x80:
-            return packet_id, rest[index + size :]
-
-
-def _event_id(payload: bytes) -> str | None:
-    """Of an inspection event; None for what is told in passing."""
-    try:
-        document = json.loads(payload)
-    except ValueError:
-        return None
-    return document.get("event_id") if isinstance(document, dict) and "verdict" in document else None

@@ -55,9 +55,13 @@ class Weather:
 
 
 def _build(folder: Path) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.fail("a C compiler is missing: install gcc and libc6-dev (scripts/test and scripts/chaos do)")
     library = folder / "weather.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"], check=True)
+    subprocess.run([compiler(), "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"], check=True)
     return library
+
+
+def compiler() -> str:
+    found = shutil.which("cc") or shutil.which("gcc")
+    if found is None:
+        pytest.fail("a C compiler is missing: install gcc and libc6-dev (scripts/test and scripts/chaos do)")
+    return found

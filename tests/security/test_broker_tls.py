@@ -125,7 +125,7 @@ EXPIRED, EARLY = (-2 * DAY, -DAY), (DAY, 2 * DAY)
     ("options", "said"),
     [
         ({"valid": EXPIRED}, "certificate has expired"),
-        ({"valid": EARLY}, "certificate is not yet valid"),
+        pytest.param({"valid": EARLY}, "certificate is not yet valid", marks=pytest.mark.long),
         ({"alternative": "127.0.0.2"}, "certificate is not valid for '127.0.0.1'"),
         ({"itself": True}, "self-signed certificate"),
     ],
@@ -140,6 +140,7 @@ def test_a_certificate_that_proves_nothing_is_refused(
         assert "OK" not in broker.log()
 
 
+@pytest.mark.long
 def test_an_authority_that_nobody_told_us_of_is_refused(tmp_path: Path, issuer: Issuer) -> None:
     with broker_with(tmp_path / "broker", issuer.certify()) as broker:
         words = refusal(tmp_path, broker.port, Issuer(tmp_path / "other", "plant authority"))
@@ -175,7 +176,9 @@ def old_server(files: tuple[Path, Path], version: ssl.TLSVersion) -> Iterator[in
             thread.join()
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@pytest.mark.parametrize(
+    "version", [pytest.param(ssl.TLSVersion.TLSv1, marks=pytest.mark.long), ssl.TLSVersion.TLSv1_1], ids=str
+)
 def test_an_old_tls_is_refused_though_both_ends_could_speak_it(
     tmp_path: Path, issuer: Issuer, version: ssl.TLSVersion
 ) -> None:

@@ -256,11 +256,11 @@ def test_a_byte_now_and_then_wins_no_time(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(connections, "ASK_S", 0.5)
     served = Served(tmp_path)
     with served.client(), connected(served.settings.http.port) as sock:
-        sock.sendall(b"GET /openapi.json HTTP/1.1\r\n")
+        sock.sendall(b"GET /openapi.json HTTP/1.1\r\nX: ")
 
         def dripped_out() -> bool:
             with suppress(OSError):
-                sock.sendall(b"X: y\r\n")
+                sock.sendall(b"y")
             return is_closed(sock)
 
         until(dripped_out, within_s=PATIENCE_S, what="the end of the connection")

@@ -42,7 +42,7 @@ def loose(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o022], ids=oct)
+@pytest.mark.parametrize("mask", [0o000, pytest.param(0o022, marks=pytest.mark.long)], ids=oct)
 def test_nobody_else_may_write_what_a_folder_station_leaves(tmp_path: Path, mask: int) -> None:
     changes: Overrides = {"mqtt": {"enabled": False}, "evidence": {"keep": "all"}, "detector": {"model": "store"}}
     with Daemon(tmp_path / "station", changes=changes, program=with_umask(mask)) as station:
@@ -61,7 +61,7 @@ def test_nobody_else_may_write_what_a_folder_station_leaves(tmp_path: Path, mask
         assert loose(station.data_dir) == []
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o022], ids=oct)
+@pytest.mark.parametrize("mask", [0o000, pytest.param(0o022, marks=pytest.mark.long)], ids=oct)
 def test_keys_secrets_triggers_and_backups_are_their_owners_alone(tmp_path: Path, mask: int) -> None:
     (tmp_path / "camera").mkdir()
     cv2.imwrite(str(tmp_path / "camera" / "0.png"), picture(1))

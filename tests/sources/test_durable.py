@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from station.disk import make_directory
 from station.sources import durable
-from station.sources.durable import make_folder, rename_exclusive, write_whole
+from station.sources.durable import rename_exclusive, write_whole
 
 
 def no_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def test_a_move_by_links_that_a_crash_cut_in_half_is_finished(tmp_path: Path, mo
 
 
 def test_a_text_is_replaced_whole(tmp_path: Path) -> None:
-    make_folder(tmp_path / "x/y")
+    make_directory(tmp_path / "x/y")
     path = tmp_path / "x/y/counter"
     for text in ("1", "2"):
         write_whole(path, text)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from station.disk import sync_directory
 from station.errors import SourceError
 from station.sources import folder
-from station.sources.durable import sync_folder
 from station.types import Frame, Image, Recorded
 from tests.sources.boards import PATIENCE_S, Clock, drop, files_below, line_on, open_descriptors, picture, png_head
 from tests.waiting import until
@@ -358,9 +358,9 @@ def test_a_claim_is_on_the_disk_before_its_board_is_with_the_line(inbox: Path, m
 
     def spy(path: Path) -> None:
         synced.append((path.name, len(list((inbox / "processing").glob("*~a.png")))))
-        sync_folder(path)
+        sync_directory(path)
 
-    monkeypatch.setattr("station.sources.claims.sync_folder", spy)
+    monkeypatch.setattr("station.sources.claims.sync_directory", spy)
     drop(inbox, "a.png", picture(1))
     with line_on(inbox) as line:
         line.take()
