@@ -84,17 +84,35 @@ def sum_of(station: Daemon, metric: str) -> float:
 
 
 def growth(samples: list[Sample]) -> list[str]:
-    """What was not flat after the warm-up, in words: the median of the last tenth against that of the first."""
+    """
+    What was not flat after the warm-up, in words: the median of the last tenth against that of the first.
+
+    What is kept on the disk for a while is as much as there were boards in it: it is flat when it is so by board.
+    """
     found = []
     end = samples[-1].minute
     warm = [one for one in samples if one.minute >= WARM_UP * end]
     tenth = max(1, len(warm) // 10)
+    busiest = [_busiest(samples, until=one.minute) for one in (warm[tenth // 2], warm[-1])]
+    more = busiest[1] / busiest[0] if busiest[0] else 1.0
     for figure, slack in SLACK.items():
         before = statistics.median(getattr(one, figure) for one in warm[:tenth])
         after = statistics.median(getattr(one, figure) for one in warm[-tenth:])
-        if after > before * slack + SLACK_ABOVE[figure]:
+        allowed = before * slack * (more if figure in {"ledger_mb", "disk_mb"} else 1.0)
+        if after > allowed + SLACK_ABOVE[figure]:
             found.append(f"{samples[0].station}: {figure} grew from {before:g} to {after:g}")
     return found
+
+
+def _busiest(samples: list[Sample], *, until: float) -> int:
+    """The most boards that came in KEEP_MIN minutes."""
+    most, first = 0, 0
+    for one in samples:
+        while one.minute - samples[first].minute > KEEP_MIN:
+            first += 1
+        if one.minute <= until:
+            most = max(most, one.boards - samples[first].boards)
+    return most
 
 
 def feed(station: Daemon, over: threading.Event) -> None:

@@ -131,6 +131,11 @@ class Line:
                     found.append(Row(uuid, seq, event_id, verdict, board, current=current))
         return found
 
+    def known(self) -> set[str]:
+        """The boards of damaged ledgers that the present one knows: more than a stranger can read there."""
+        with closing(sqlite3.connect(self.station.data_dir / "ledger.db", timeout=10)) as db:
+            return {str(event_id) for (event_id,) in db.execute("SELECT event_id FROM known")}
+
     def owed(self) -> int:
         with closing(sqlite3.connect(self.station.data_dir / "ledger.db", timeout=10)) as db:
             query = "SELECT (SELECT count(*) FROM outbox WHERE state != 'accepted') + (SELECT count(*) FROM unsealed)"
@@ -142,6 +147,7 @@ class Line:
             messages=[(one.document["event_id"], one.payload) for one in self.subscriber.below("inspection")],
             passed=list(self.proxy.acked),
             rows=self.rows(),
+            known=self.known(),
             lossy=lossy,
             forgotten=self.forgotten,
         )

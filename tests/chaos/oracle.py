@@ -35,14 +35,16 @@ class StationFacts:
     What both kinds of line show.
 
     *messages* are (event id, payload) as a subscriber got them, repeats and all; *passed* are the PUBACKs that reached
-    the station. In the *lossy* spans the broker forgot what it had acknowledged. *forgotten* are the boards, by event
-    id, that were still owed, or just recorded, when somebody damaged the end of the ledger: all that it may lack.
+    the station. *known* are boards of ledgers that were put aside. In the *lossy* spans the broker forgot what it had
+    acknowledged. *forgotten* are the boards, by event id, that were still owed, or just recorded, when somebody damaged
+    the end of the ledger: all that it may lack.
     """
 
     name: str
     messages: list[tuple[str, bytes]]
     passed: list[Passed]
     rows: list[Row]
+    known: set[str] = field(default_factory=set)
     lossy: list[tuple[float, float]] = field(default_factory=list)
     forgotten: dict[str, str] = field(default_factory=dict)
 
@@ -108,7 +110,7 @@ def judge(facts: StationFacts) -> Verdict:
         else:
             broken.append(f"the board {event_id} is on record, and was never delivered")
     for event_id in sorted(payloads.keys() | acked):
-        if event_id not in on_record and event_id not in facts.forgotten:
+        if event_id not in on_record and event_id not in facts.forgotten and event_id not in facts.known:
             broken.append(f"the event {event_id} is in no ledger")
     broken += _counting(facts)
     for event_id, texts in payloads.items():

@@ -71,6 +71,8 @@ def test_a_damaged_ledger_excuses_the_boards_at_its_end_and_nothing_else() -> No
     lost = facts(rows=[Row("L", 1, "a", "fail", "1")])
     assert judge(replace(lost, forgotten={"b": "2"})).broken == []
     assert judge(replace(lost, forgotten={"a": "1"})).broken != []
+    assert judge(replace(lost, known={"b"})).broken == []
+    assert judge(replace(lost, known={"a"})).broken != []
 
 
 def in_folder(**changes: Any) -> list[str]:

@@ -32,9 +32,15 @@ def said_by(ops: list[Op]) -> list[Said]:
     found = [now]
     for op in ops:
         if op.kind == "s" and op.path == "socket":
-            stream = streams.setdefault(op.at, bytearray())
-            stream += op.data
-            fresh = dict(_events(stream))
+            if op.data[:1] == b"\x10" and b"MQTT" in op.data[:12]:  # a connection begins; else it speaks HTTP
+                streams[op.at] = bytearray()
+            elif op.data.startswith(b"HTTP/"):
+                streams.pop(op.at, None)
+            if op.at not in streams:
+                found.append(now)
+                continue
+            streams[op.at] += op.data
+            fresh = dict(_events(streams[op.at]))
             if fresh:
                 now = Said({**now.events, **fresh}, now.answers)
         elif op.kind == "s":
