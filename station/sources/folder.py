@@ -21,6 +21,7 @@ from station.sources.inbox import Inbox
 from station.sources.marks import Marks
 from station.sources.names import Stamp, printable
 from station.sources.readiness import Candidate, Gone, Limits, NotYet, Ready, examine, settle
+from station.sources.trial import trial
 from station.sources.watching import Watch, remote_kind
 from station.types import Frame, Image, Recorded, Stop
 
@@ -66,7 +67,8 @@ class FolderSource:
     A file is taken when its writer closed it or renamed it into place and it is structurally whole, or when a scan
     found it whole and unchanged. With ``after="move"`` it is claimed by a rename into ``processing/`` and ends in
     ``done/DATE/`` or, with the reason beside it, in ``failed/``; after an unclean exit what was in flight is inspected
-    under its old event ids, one by one, and given up after its third crash. With ``after="leave"`` the folder is only
+    under its old event ids, one by one: given up where the decoder crashes on it again, in a process of its own, or
+    after its third crash. With ``after="leave"`` the folder is only
     read, a file is known by its path, inode, size and time, and crashes cannot be counted.
 
     *recorded* tells what the ledger knows of an event id; it is called from the source's own thread, as is
@@ -299,9 +301,10 @@ class _Ahead:
         if problem is None and candidate.crashes >= MAX_CRASHES:
             problem = f"the station ended {MAX_CRASHES} times during this file (a crash, a power cut)"
         image = None
+        if problem is None and candidate.crashes:
+            self._custody.attempt(claim, candidate.crashes)
+            problem = trial(ready.data)
         if problem is None:
-            if candidate.crashes:
-                self._custody.attempt(claim, candidate.crashes)
             image = decode(ready.data)
             problem = None if image is not None else "the decoder refused it"
         frame = self._frame(claim, ready.data, image, problem)
