@@ -58,6 +58,7 @@ def _starts(data: bytes, signature: bytes) -> bool:
 # --- JPEG (ITU T.81, annex B): segments FF xx length ..., then entropy-coded data in which FF is always FF 00
 
 _SIZE_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0..15 without DHT, JPG, DAC
+_MAX_SCANS = 100  # encoders make ten of a progressive picture; thousands keep a decoder busy for a minute
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # FF 00 is data, FF D0..D7 a restart, FF FF filling
 
@@ -79,7 +80,8 @@ def _walk_jpeg(data: bytes) -> Header:
         if marker == 0xD9:
             if size is None or not scans:
                 raise FlawError("damaged, it ends without a picture")
-            return replace(size, orientation=orientation or 1)
+            odd = f"{scans} scans, which take very long to decode: save it anew" if scans > _MAX_SCANS else size.odd
+            return replace(size, orientation=orientation or 1, odd=odd)
         if marker in _BARE_MARKERS:
             continue
         if marker in _SIZE_MARKERS and size is None and at + 8 <= len(data):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from station.assets import SAMPLES
-from station.picture import decode, look
+from station.picture import decode, look, refusal
 from tests.sources.boards import picture, png_head
 
 SUFFIXES = (".jpg", ".png", ".bmp", ".tiff", ".webp")
@@ -75,6 +75,18 @@ def test_a_truncated_jpeg_that_ends_in_a_restart_mark_or_a_stuffed_byte_is_not_w
     data = picture(7, suffix=".jpg")
     assert look(data[:-2] + b"\xff\xd0").flaw is not None
     assert look(data[:-2] + b"\xff\x00\xd9").flaw is not None
+
+
+def test_a_jpeg_of_thousands_of_scans_does_not_keep_the_decoder_busy_for_a_minute() -> None:
+    ok, encoded = cv2.imencode(".jpg", np.full((64, 64, 3), 90, np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert ok
+    whole = encoded.tobytes()
+    last = whole.rindex(b"\xff\xda")
+    scan = whole[last:-2]
+    few, many = (whole[:-2] + scan * count + b"\xff\xd9" for count in (20, 2000))
+    assert refusal(look(few), max_pixels=10**6) is None
+    assert "scans, which take very long to decode" in str(refusal(look(many), max_pixels=10**6))
+    assert decode(many) is None
 
 
 def test_a_jpeg_that_ends_without_a_picture_is_damaged() -> None:
