@@ -230,12 +230,13 @@ def _sections(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
             continue
         kinds = kinds_of(name)
         kind = values.get("kind", next(iter(kinds)))
-        if kind not in kinds and "" not in kinds:
+        known = isinstance(kind, str) and kind in kinds
+        if not known and "" not in kinds:
             accepted = " or ".join(f'"{one}"' for one in kinds)
             errors.append({"loc": (name, "kind"), "type": "kind", "msg": f"must be {accepted}", "input": kind})
             continue
         try:
-            made[name] = kinds.get(kind, next(iter(kinds.values()))).model_validate(values)
+            made[name] = (kinds[kind] if known else kinds[""]).model_validate(values)
         except ValidationError as error:
             errors += [{**one, "loc": (name, *one["loc"]), "kind": kind} for one in error.errors()]
     return made, errors

@@ -75,13 +75,23 @@ class OnnxNetwork:
         self.sha256 = checked_file(path, sha256)
         self._threads = threads or cores()
         self._session = _session(path, self._threads, _offered(providers), Engines(engines, self.sha256))
+        try:
+            self._read(path)
+        except UnicodeDecodeError:
+            raise ModelError(f"{path} is damaged, its names are no text: {EXPORT_HINT}") from None
+
+    def _read(self, path: Path) -> None:
+        """What the file says of itself. Raises ModelError, UnicodeDecodeError."""
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.labels = labels_of(self.metadata, path)
         inputs = self._session.get_inputs()
         dtype = DTYPES.get(inputs[0].type) if inputs else None
         self.input = input_of([_shape(one) for one in inputs], dtype, self.metadata, path=path)
         self._input = str(inputs[0].name)
-        output = self._session.get_outputs()[0]  # older exports give their inner layers as further ones
+        outputs = self._session.get_outputs()  # older exports give their inner layers as further ones
+        if not outputs:
+            raise ModelError(f"{path} gives nothing: {EXPORT_HINT}")
+        output = outputs[0]
         if output.type not in DTYPES:
             raise ModelError(f"{path} gives {output.type}, not float or half: {EXPORT_HINT}")
         self._output = str(output.name)
