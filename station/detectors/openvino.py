@@ -109,9 +109,14 @@ def _compiled(core: Any, path: Path, settings: Mapping[str, Any]) -> tuple[Any, 
             model = core.read_model(path)
     except ERRORS as error:
         raise ModelError(f"{path} cannot be loaded as ONNX: {_reason(error)}; {EXPORT_HINT}") from None
-    metadata = _metadata(model)
-    labels_of(metadata, path)
-    wanted = _input_of(model.inputs, metadata, path)
+    try:
+        metadata = _metadata(model)
+        labels_of(metadata, path)
+        wanted = _input_of(model.inputs, metadata, path)
+    except UnicodeDecodeError:
+        raise ModelError(f"{path} is damaged, its names are no text: {EXPORT_HINT}") from None
+    if not model.outputs:
+        raise ModelError(f"{path} gives nothing: {EXPORT_HINT}")
     try:
         # One picture at a time: a batch gains nothing on a processor, and closed shapes run faster.
         if model.inputs[0].partial_shape.is_dynamic:

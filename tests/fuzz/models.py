@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz.models FIRST LAST FOLDER``: loads and runs networks whose files somebody meddled with."""
+"""``python -m tests.fuzz.models RUNTIME FIRST LAST FOLDER``: loads and runs networks that somebody meddled with."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np  # after the choice above, which onnxruntime reads when it is imported
 
-from station.detectors.onnx import OnnxNetwork
+from station.detectors.backends import Runtime, open_network
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, ModelError
 from tests.detectors.models import save
 from tests.detectors.outputs import V8
 
-LIMIT_BYTES = 4_000_000_000
+LIMITS_BYTES: dict[Runtime, int] = {"onnxruntime": 4_000_000_000, "openvino": 16_000_000_000}  # of addresses
 
 
-def main(first: int, last: int, folder: Path) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+def main(runtime: Runtime, first: int, last: int, folder: Path) -> None:
+    limit_bytes = LIMITS_BYTES[runtime]
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     whole = save(folder / "whole.onnx", V8).read_bytes()
     came: Counter[str] = Counter()
     grey = np.full((64, 64, 3), 114, np.uint8)
@@ -33,7 +34,9 @@ def main(first: int, last: int, folder: Path) -> None:
         path = folder / "mutant.onnx"
         path.write_bytes(mutant(whole, number))
         try:
-            detector = NetworkDetector(OnnxNetwork(path, threads=1), name="m", confidence=0.25, iou=0.45)
+            detector = NetworkDetector(
+                open_network(path, backend=runtime, threads=1), name="m", confidence=0.25, iou=0.45
+            )
             detector.warm_up()
             found = detector.detect(grey)
         except ModelError:
@@ -72,4 +75,9 @@ def _sides(box: object) -> list[float]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(
+        "openvino" if sys.argv[1] == "openvino" else "onnxruntime",
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        Path(sys.argv[4]),
+    )

@@ -159,8 +159,13 @@ def test_whatever_is_commanded_it_is_answered_once_and_in_words(name: str, paylo
         pytest.param(3000, id="long", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )
-def test_no_damaged_network_crashes_the_station_or_sees_what_is_not_there(last: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.fuzz.models", "0", str(last), str(tmp_path)]
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_no_damaged_network_crashes_the_station_or_sees_what_is_not_there(
+    runtime: str, last: int, tmp_path: Path
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    command = [sys.executable, "-m", "tests.fuzz.models", runtime, "0", str(last), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"exit {done.returncode}; the last mutants: {done.stderr[-1500:]}"
     came = json.loads(done.stdout)
