@@ -69,10 +69,12 @@ class SerialPort:
         )
         self._lock = threading.Lock()  # over the open port: a write never meets a close
         self._port: serial.SerialBase | None = None
+        self._connected = False
 
     @property
     def connected(self) -> bool:
-        return self._port is not None
+        """Whether it is open, and every listener has heard so: nobody says READY before the gate has said otherwise."""
+        return self._connected
 
     @property
     def counts(self) -> Counts:
@@ -103,12 +105,14 @@ class SerialPort:
             log.info("serial port open", port=self._options.port, name=self._name)
             for listener in self._listeners:
                 listener.on_open()
+            self._connected = True
             while not stop.is_set():
                 self._beat(self._name)
                 self._read(port)
         except TROUBLE as error:
             raise PortError(f"the serial port {self._options.port} was lost: {_reason(error)}") from None
         finally:
+            self._connected = False
             with self._lock:
                 self._port = None
                 close(port)

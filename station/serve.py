@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from station import __version__
 from station.config import Settings
 from station.parts import make_folder
-from station.web.connections import BACKLOG, BoundedConnection
+from station.web.connections import BACKLOG, BoundedConnection, HttpConfig
 from station.web.server import bind
 from station.web.tls import ServerTls
 
@@ -51,7 +50,7 @@ def serve(settings: Settings, *, workers: int) -> None:
             trial.submit(
                 _try, settings, counts
             ).result()  # what is wrong is said once, and not by every worker over and over
-        config = uvicorn.Config(
+        config = HttpConfig(
             partial(make_worker, settings, counts),
             factory=True,
             workers=workers,

@@ -94,6 +94,16 @@ def test_a_port_that_was_unplugged_is_a_fault_and_comes_back_under_its_name(plc:
         plc.wait_for("P2")
 
 
+def test_a_port_does_not_count_as_connected_before_its_listeners_heard_of_it(plc: Plc) -> None:
+    """A gate said READY to a PLC, and then went into its safe state because the port "was opened"."""
+    line = Open(plc.port)
+    seen: list[bool] = []
+    line.port.listen(lambda _text, _at_s: True, lambda: seen.append(line.port.connected))
+    with line:
+        until(lambda: line.port.connected)
+    assert seen == [False]
+
+
 def test_half_a_line_before_the_plug_was_pulled_does_not_join_the_next(plc: Plc) -> None:
     got: list[bytes] = []
     with Open(plc.port) as line:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 256  # of 1024 descriptors that a service may have by custom: the line needs some dozens
@@ -14,24 +16,42 @@ SEND_S = 65.0  # until its body is: a little more than the 60 s after which an u
 LISTEN_S = 60.0  # with an answer that its asker does not take
 
 
+class HttpConfig(uvicorn.Config):
+    """uvicorn's settings, with TLS left to the connection: uvicorn's own begins it before it counts a connection."""
+
+    tls: ssl.SSLContext | None = None
+
+    def load(self) -> None:
+        super().load()
+        self.tls, self.ssl = self.ssl, None
+
+
 class BoundedConnection(H11Protocol):
     """
     uvicorn's connection, which has no limits of its own, with limits.
 
     When there are too many, the one that has asked nothing for the longest time makes room for the newest: whoever
-    opens hundreds and says nothing shuts nobody out, nor takes the descriptors that the line works with. With TLS it
-    counts from the end of the handshake.
+    opens hundreds and says nothing, or half a TLS handshake, shuts nobody out, nor takes the descriptors that the line
+    works with.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, config: HttpConfig, *arguments: Any, **named: Any) -> None:
+        super().__init__(config, *arguments, **named)
+        self._tls = config.tls
+        self._handshake: asyncio.Task[None] | None = None
+        self._early = b""
         self.silent_since_s: float | None = self.loop.time()  # None: a request is under way
         self._stage = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._listening: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
+        if self._tls is None:
+            super().connection_made(transport)
+        else:
+            self.transport = transport
+            self.connections.add(self)
+            self._handshake = self.loop.create_task(self._shake_hands(self._tls))
         self._look()
         if len(self.connections) > MAX_CONNECTIONS:
             silent = {
@@ -41,6 +61,20 @@ class BoundedConnection(H11Protocol):
             }
             (silent[min(silent)] if silent else self).end()
 
+    async def _shake_hands(self, tls: ssl.SSLContext) -> None:
+        try:
+            transport = await self.loop.start_tls(self.transport, self, tls, server_side=True)
+        except OSError as failed:  # what is no TLS, or not ours, too
+            failed.__traceback__ = None  # it leads round to itself, and 256 kB would wait for the garbage collector
+            transport = None
+        self._handshake = None
+        if transport is None:
+            self.connection_lost(None)
+            return
+        super().connection_made(transport)
+        if self._early:
+            self.data_received(self._early)
+
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._deadline, self._listening):
             if timer is not None:
@@ -48,6 +82,9 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._handshake is not None:  # a request on the heels of the handshake, which nobody has been told of yet
+            self._early += data
+            return
         super().data_received(data)
         self._look()
 

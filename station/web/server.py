@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from station.errors import ConfigError
-from station.web.connections import BACKLOG, BoundedConnection
+from station.web.connections import BACKLOG, BoundedConnection, HttpConfig
 from station.web.tls import ServerTls
 
 
@@ -19,7 +19,7 @@ class WebServer:
     def __init__(self, api: ASGIApp, *, host: str, port: int, tls: ServerTls | None = None) -> None:
         self._host = host
         self._port = port
-        config = uvicorn.Config(
+        config = HttpConfig(
             api,
             http=BoundedConnection,
             ws="none",
@@ -33,7 +33,7 @@ class WebServer:
         )
         config.load()
         if tls is not None:
-            config.ssl = tls.context
+            config.tls = tls.context
         self._server = uvicorn.Server(config)
         self._tls = tls
         self._thread: threading.Thread | None = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import ssl
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,7 +19,9 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from station.errors import ConfigError
+from station.web import connections
 from station.web.tls import ServerTls
+from tests.security.raw import connected, descriptors, is_closed, rest, statuses
 from tests.waiting import until
 from tests.web.ports import Served
 
@@ -103,3 +108,67 @@ def test_old_versions_of_tls_are_not_spoken(tmp_path: Path) -> None:
     tls = ServerTls(cert, key)
     assert tls.context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert tls._newest.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def half_a_handshake(port: int) -> socket.socket:
+    sock = connected(port)
+    sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # a ClientHello of 512 bytes that never comes
+    return sock
+
+
+def test_handshakes_that_are_begun_and_left_shut_nobody_out(tmp_path: Path) -> None:
+    cert, key, _ = pair(tmp_path)
+    served = Served(tmp_path, cert_file=cert, key_file=key)
+    with ExitStack() as stack, served.client(verify=ssl.create_default_context(cafile=str(cert))) as client:
+        port = served.settings.http.port
+        horde = [stack.enter_context(half_a_handshake(port)) for _ in range(300)]
+        assert client.get("/openapi.json").status_code == 200
+        assert sum(map(is_closed, horde)) >= 300 - connections.MAX_CONNECTIONS
+        assert descriptors(os.getpid()) < 2 * 300  # both ends of a connection are this process's
+
+
+@pytest.mark.parametrize("what", ["half of it", "nothing", "noise", "plain HTTP"])
+def test_who_does_not_finish_his_handshake_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    monkeypatch.setattr(connections, "ASK_S", 0.5)
+    cert, key, _ = pair(tmp_path)
+    served = Served(tmp_path, cert_file=cert, key_file=key)
+    with served.client(verify=ssl.create_default_context(cafile=str(cert))) as client:
+        assert client.get("/openapi.json").status_code == 200
+        before = descriptors(os.getpid())
+        with connected(served.settings.http.port) as sock:
+            sent = {
+                "half of it": b"\x16\x03\x01\x02\x00",
+                "noise": bytes(range(256)),
+                "plain HTTP": b"GET / HTTP/1.1\r\n\r\n",
+            }
+            sock.sendall(sent.get(what, b""))
+            assert statuses(rest(sock)) == []
+        assert client.get("/openapi.json").status_code == 200
+        until(lambda: descriptors(os.getpid()) <= before, what="the descriptors back")
+    assert "Traceback" not in caplog.text
+
+
+def shaken(connection: ssl.SSLObject) -> bool:
+    """Whether the handshake is over; its last words may still have to be sent."""
+    try:
+        connection.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def test_a_request_on_the_heels_of_the_handshake_is_answered(tmp_path: Path) -> None:
+    cert, key, _ = pair(tmp_path)
+    served = Served(tmp_path, cert_file=cert, key_file=key)
+    with served.client(verify=False), connected(served.settings.http.port) as sock:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        shaking = ssl.create_default_context(cafile=str(cert)).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        while not shaken(shaking):
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+        shaking.write(b"GET /openapi.json HTTP/1.1\r\nHost: station\r\nConnection: close\r\n\r\n")
+        sock.sendall(outgoing.read())  # the end of the handshake and the request, in one
+        incoming.write(rest(sock))
+        assert statuses(shaking.read()) == [200]
