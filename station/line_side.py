@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 from station.answers import Answers
 from station.config import Settings
@@ -45,6 +46,7 @@ from station.serial_port import SerialOptions, SerialPort
 from station.sources.camera import Camera, CameraOptions
 from station.sources.folder import FolderSource
 from station.sources.free import FreeSource
+from station.sources.marks import IN_FLIGHT
 from station.sources.scanner import Scanner
 from station.sources.serial_trigger import SerialTriggers, dialect_of
 from station.sources.triggered import TriggeredSource
@@ -99,7 +101,9 @@ def build_line_side(
     match settings.source:
         case FolderSection() as wanted:
             check_apart(settings.station.data_dir, wanted.path)
-            source: Source = build_folder(wanted, ledger=ledger, on_backlog=on_backlog)
+            source: Source = build_folder(
+                wanted, in_flight=settings.station.data_dir / IN_FLIGHT, ledger=ledger, on_backlog=on_backlog
+            )
             return side.built(source, str(wanted.path), gate=side.gate(), inbox=lock_inbox(wanted.path))
         case CameraSection() as wanted:
             camera = side.camera(wanted)
@@ -333,13 +337,16 @@ def need_modbus() -> None:
         raise ConfigError('[modbus] needs an extra that is not installed: pip install "station[modbus]"')
 
 
-def build_folder(wanted: FolderSection, *, ledger: SqliteLedger, on_backlog: Callable[[int], None]) -> FolderSource:
+def build_folder(
+    wanted: FolderSection, *, in_flight: Path, ledger: SqliteLedger, on_backlog: Callable[[int], None]
+) -> FolderSource:
     with contextlib.suppress(ConfigError):  # a share that is away at the moment: the source says so, and waits for it
         make_folder(wanted.path, "[source] path")
     return FolderSource(
         wanted.path,
         after=wanted.after,
         recorded=ledger.recorded,
+        in_flight=in_flight,
         serial_pattern=re.compile(wanted.serial_pattern) if wanted.serial_pattern else None,
         subfolders=wanted.subfolders,
         polling=True if wanted.polling == "always" else None,

@@ -21,7 +21,7 @@ from station.sources.inbox import Inbox
 from station.sources.marks import Marks
 from station.sources.names import Stamp, printable
 from station.sources.readiness import Candidate, Gone, Limits, NotYet, Ready, examine, settle
-from station.sources.trial import trial
+from station.sources.trial import TrialStoppedError, trial
 from station.sources.watching import Watch, remote_kind
 from station.types import Frame, Image, Recorded, Stop
 
@@ -68,8 +68,8 @@ class FolderSource:
     found it whole and unchanged. With ``after="move"`` it is claimed by a rename into ``processing/`` and ends in
     ``done/DATE/`` or, with the reason beside it, in ``failed/``; after an unclean exit what was in flight is inspected
     under its old event ids, one by one: given up where the decoder crashes on it again, in a process of its own, or
-    after its third crash. With ``after="leave"`` the folder is only
-    read, a file is known by its path, inode, size and time, and crashes cannot be counted.
+    after its third crash. With ``after="leave"`` the folder is only read, a file is known by its path, inode, size and
+    time, and *in_flight* is the file, elsewhere, that tells the next start which were in flight.
 
     *recorded* tells what the ledger knows of an event id; it is called from the source's own thread, as is
     *on_backlog* with the number of files waiting. *polling* None: find out from the file system's type.
@@ -82,6 +82,7 @@ class FolderSource:
         *,
         after: Literal["move", "leave"],
         recorded: Callable[[str], Recorded | None],
+        in_flight: Path,
         serial_pattern: re.Pattern[str] | None = None,
         subfolders: bool = False,
         polling: bool | None = None,
@@ -96,6 +97,7 @@ class FolderSource:
         self._path = path
         self._after = after
         self._recorded = recorded
+        self._in_flight = in_flight
         self._serial_pattern = serial_pattern
         self._subfolders = subfolders
         self._polling = polling
@@ -165,7 +167,7 @@ class FolderSource:
             case "move":
                 return Claims(self._path, now=self._now)
             case "leave":
-                return Marks(self._path, recorded=self._recorded, now=self._now)
+                return Marks(self._path, in_flight=self._in_flight, recorded=self._recorded, now=self._now)
 
     def _polls(self) -> bool:
         if self._polling is not None:
@@ -296,14 +298,17 @@ class _Ahead:
             return None
         return claim
 
-    def _take(self, claim: Claim, candidate: Candidate, ready: Ready) -> _Taken:
+    def _take(self, claim: Claim, candidate: Candidate, ready: Ready) -> _Taken | None:
         problem = ready.problem
         if problem is None and candidate.crashes >= MAX_CRASHES:
             problem = f"the station ended {MAX_CRASHES} times during this file (a crash, a power cut)"
         image = None
         if problem is None and candidate.crashes:
             self._custody.attempt(claim, candidate.crashes)
-            problem = trial(ready.data)
+            try:
+                problem = trial(ready.data, stopped=lambda: self._inbox.closed)
+            except TrialStoppedError:
+                return None  # the next start tries it
         if problem is None:
             image = decode(ready.data)
             problem = None if image is not None else "the decoder refused it"

@@ -115,7 +115,12 @@ def line_on(inbox: Path, ledger: dict[str, Recorded] | None = None, **options: A
     """A line that pulls from a folder source with *options*, closed at the end."""
     ledger = {} if ledger is None else ledger
     backlog: list[int] = []
-    defaults = {"after": "move", "recorded": ledger.get, "on_backlog": backlog.append}
+    defaults = {
+        "after": "move",
+        "recorded": ledger.get,
+        "in_flight": inbox.with_name("in-flight.json"),
+        "on_backlog": backlog.append,
+    }
     line = Line(FolderSource(inbox, **{**defaults, **options}), ledger, backlog)
     try:
         yield line

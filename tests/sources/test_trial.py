@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
-from station.sources.trial import trial
-from tests.daemon import PATIENCE_S, Daemon, drop, encoded, picture
+import pytest
+from structlog.testing import capture_logs
+
+from station.sources.trial import TrialStoppedError, trial
+from tests.daemon import PATIENCE_S, Daemon, Overrides, drop, encoded, picture
 from tests.waiting import until
 
 POISON = b"this crashes it"
+SHORT = """
+import station.picture as picture
+def decode(data):
+    raise MemoryError
+picture.decode = decode
+"""
 # Python runs it first, in the station and in what it starts: a decoder with a fault in its native code.
 CRASHES = f"""
 import os, signal
@@ -23,29 +33,68 @@ picture.decode = decode
 """
 
 
+def running() -> bool:
+    return False
+
+
+def environment(tmp_path: Path, code: str) -> dict[str, str]:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "sitecustomize.py").write_text(code, encoding="utf-8")
+    return {"PYTHONPATH": f"{tmp_path / 'first'}:{Path(__file__).parents[2]}"}
+
+
 def test_what_the_decoder_survives_is_tried_no_longer() -> None:
-    assert trial(encoded(picture(1))) is None
-    assert trial(b"no picture at all") is None
+    assert trial(encoded(picture(1)), stopped=running) is None
+    assert trial(b"no picture at all", stopped=running) is None
 
 
 def test_a_decoder_that_never_ends_is_ended() -> None:
-    assert "takes more than 0 s" in str(trial(encoded(picture(1)), within_s=0.0))
+    assert "takes more than 0 s" in str(trial(encoded(picture(1)), stopped=running, within_s=0.0))
 
 
-def test_a_picture_that_crashes_the_decoder_stops_the_line_once_and_is_not_taken_again(tmp_path: Path) -> None:
-    (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "sitecustomize.py").write_text(CRASHES, encoding="utf-8")
-    root = Path(__file__).parents[2]
-    with Daemon(tmp_path / "station", environment={"PYTHONPATH": f"{tmp_path / 'first'}:{root}"}) as station:
+def test_a_stop_does_not_wait_for_a_trial() -> None:
+    with pytest.raises(TrialStoppedError):
+        trial(encoded(picture(1)) + bytes(50_000_000), stopped=lambda: True)
+
+
+def test_a_decoder_that_is_short_of_memory_is_not_tried_again_and_a_trial_that_fails_by_itself_blames_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(tmp_path, SHORT).items():
+        monkeypatch.setenv(name, value)
+    assert "crashes on it (exit status 1)" in str(trial(encoded(picture(1)), stopped=running))
+    (tmp_path / "first" / "sitecustomize.py").write_text("import os; os._exit(3)", encoding="utf-8")
+    with capture_logs() as logs:
+        assert trial(encoded(picture(1)), stopped=running) is None
+    assert [(one["event"], one["status"]) for one in logs] == [("trial failed", 3)]
+
+
+@pytest.mark.parametrize("after", ["move", "leave"])
+def test_a_picture_that_crashes_the_decoder_stops_the_line_once_and_is_not_taken_again(
+    tmp_path: Path, after: str
+) -> None:
+    changes: Overrides = {"source": {"after": after}}
+    with Daemon(tmp_path / "station", environment=environment(tmp_path, CRASHES), changes=changes) as station:
         station.start()
         drop(station.inbox, "poison.png", encoded(picture(1)) + POISON)  # after its end, where anything may stand
         assert station.wait() == -signal.SIGSEGV
         station.start()  # as systemd does
         drop(station.inbox, "good.png", encoded(picture(2)))
-        until(lambda: not station.files() and not station.files("processing"), within_s=PATIENCE_S)
-        assert [one.name for one in station.files("failed")] == ["poison.png"]
-        assert [one.name for one in station.files("done")] == ["good.png"]
-        reason = (station.inbox / "failed" / "poison.png.reason.txt").read_text()
-        assert "the decoder crashes on it (SIGSEGV), and the station did once" in reason
-        assert station.alive()
+        until(lambda: len(boards(station)) == 2, within_s=PATIENCE_S, what="an answer for each")
+        found = {str(one["file"]): one for one in boards(station)}
+        assert "the decoder crashes on it (SIGSEGV), and the station did once" in found["poison.png"]["reason"]
+        assert found["poison.png"]["verdict"] == "unknown"
+        assert found["good.png"]["verdict"] != "unknown"
         assert station.stop() == 0
+        if after == "move":
+            assert [one.name for one in station.files("failed")] == ["poison.png"]
+            assert [one.name for one in station.files("done")] == ["good.png"]
+        station.start()
+        drop(station.inbox, "next.png", encoded(picture(3)))
+        until(lambda: len(boards(station)) >= 3, within_s=PATIENCE_S, what="the next board")
+        assert len(boards(station)) == 3, "neither of the others is taken again"
+
+
+def boards(station: Daemon) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = station.get("/boards").json()["boards"]
+    return found
