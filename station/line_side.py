@@ -219,14 +219,17 @@ class _Side:
         )
         first: dict[str, Loop] = {}
         if isinstance(wanted, SerialTrigger):
+            scanner = self._scanner()
             heard = SerialTriggers(
                 self._serial(),
                 dialect_of(wanted.preset, wanted.pattern),
                 terminator=self._settings.serial.terminator,
                 arrived=triggers.arrived,
                 beat=self._moves,
-                code_for=self._code_for(),
+                code_for=(lambda _at_s: None) if scanner is None else scanner.code_for,
             )
+            if scanner is not None:
+                scanner.listen(self._scanner_port())
             first["trigger"] = Loop(heard.run)  # it stops first: what was heard is answered
         if isinstance(wanted, ModbusTrigger):
             self._asked = triggers.arrived
@@ -240,20 +243,21 @@ class _Side:
             tower = Tower(self._open("tower_port", wanted), look=look, beat=self._moves)
             self._loops["tower"] = Loop(tower.run)
 
-    def _code_for(self) -> Callable[[float], str | None]:
+    def _scanner(self) -> Scanner | None:
         wanted = self._settings.scanner
         if isinstance(wanted, OffScanner):
-            return lambda _at_s: None
-        port = self._open("scanner", wanted) if isinstance(wanted, SerialScanner) else self._serial()
-        scanner = Scanner(
-            port,
+            return None
+        return Scanner(
             pattern=re.compile(wanted.pattern),
             no_read=wanted.no_read,
             window_s=wanted.window_ms / 1e3,
             required=wanted.required,
             health=self._health,
         )
-        return scanner.code_for
+
+    def _scanner_port(self) -> SerialPort:
+        wanted = self._settings.scanner
+        return self._open("scanner", wanted) if isinstance(wanted, SerialScanner) else self._serial()
 
     def _modbus_unit(self) -> ModbusUnit:
         wanted = self._settings.modbus

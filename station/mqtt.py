@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from station.errors import LinkError
 from station.health import Health
@@ -31,6 +32,7 @@ from station.mqtt_protocol import (
     Protocol,
     ProtocolChoice,
     fate_of,
+    publishable,
 )
 from station.types import Ack, Fate, Stop
 
@@ -260,9 +262,7 @@ class MqttLink:
         topic = getattr(message.properties, "ResponseTopic", None)
         correlation = getattr(message.properties, "CorrelationData", None)
         own = f"{self._options.topic}/"
-        if (
-            topic is None or topic.startswith(own) or set(topic) & {"+", "#"}
-        ):  # our own topics are not for others to fill
+        if topic is None or topic.startswith(own) or not publishable(topic):  # our own are not for others to fill
             topic = f"{own}response"
 
         def respond(payload: bytes) -> None:
@@ -291,7 +291,13 @@ class MqttLink:
     def _came_up(self, connection: _Connection) -> None:
         self._choice.accepted()
         if self._options.commands:
-            connection.client.subscribe([(f"{self._options.topic}/command/{one}", 1) for one in self._options.commands])
+            topics = [f"{self._options.topic}/command/{one}" for one in self._options.commands]
+            if connection.protocol == "5":
+                # Clearing a retained command is an empty message, told from a command only as it was published.
+                as_published = SubscribeOptions(qos=1, retainAsPublished=True)
+                connection.client.subscribe([(one, as_published) for one in topics])
+            else:
+                connection.client.subscribe([(one, 1) for one in topics])
         self._publish_state(connection, "online", None)
         with self._lock:
             self._up = connection

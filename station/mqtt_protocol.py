@@ -29,6 +29,21 @@ NOT_NOW_CODES = frozenset({0x80, 0x83, 0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F})
 REFUSED_HINT = "look at [mqtt] username, password_file, tls"
 
 
+MAX_TOPIC = 1024
+MAX_LEVELS = 100  # mosquitto takes 200
+
+
+def publishable(topic: str) -> bool:
+    """Whether brokers take a message on *topic*, which a stranger named: for one that they do not, some cut us off."""
+    return (
+        0 < len(topic) <= MAX_TOPIC
+        and topic.isprintable()
+        and not topic.startswith("$")
+        and not set(topic) & {"+", "#"}
+        and topic.count("/") < MAX_LEVELS
+    )
+
+
 class How(Enum):
     """How a connection ended, as far as it decides what to do next."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from station.types import Frame
 log = structlog.get_logger(__name__)
 
 KEY = "recipe"
+CHOICES = 64  # that are remembered, for triggers that wait: more than may wait
 
 
 class Recipes:
@@ -36,12 +39,14 @@ class Recipes:
         patterns: Sequence[tuple[re.Pattern[str], str]] = (),
         kept: Path,
         on_change: Callable[[str], None] = lambda _name: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._benches = benches
         self._plain = plain
         self._patterns = tuple(patterns)
         self._kept = kept
         self._on_change = on_change
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._commanded: str | None = None
         chosen = read_kept(kept).get(KEY)
@@ -49,6 +54,7 @@ class Recipes:
             self._commanded = chosen
         elif chosen is not None:
             log.warning("chosen recipe forgotten", recipe=str(chosen), reason="it is not configured any more")
+        self._choices = deque([(float("-inf"), self._commanded or plain)], maxlen=CHOICES)  # since when, and which
 
     @property
     def commanded(self) -> str | None:
@@ -56,12 +62,16 @@ class Recipes:
         return self._commanded
 
     def choose(self, frame: Frame) -> Bench:
-        """The bench for *frame*."""
+        """The bench for *frame*; a command is for boards whose trigger came after it, and not for those that wait."""
         if frame.board_serial is not None:
             for pattern, name in self._patterns:
                 if pattern.search(frame.board_serial):
                     return self._benches[name]
-        return self._benches[self._commanded or self._plain]
+        choices = [*self._choices]
+        if frame.trigger is None:
+            return self._benches[choices[-1][1]]
+        asked_s = frame.trigger.at_s
+        return self._benches[next((name for since_s, name in reversed(choices) if since_s <= asked_s), choices[0][1])]
 
     def use(self, name: str) -> dict[str, Any]:
         """From the next board on *name* judges what no serial decides. Raises CommandError: unknown, or not kept."""
@@ -73,6 +83,7 @@ class Recipes:
             except OSError as error:  # not for this hour only: the next start would judge by another one
                 raise CommandError(f"the choice cannot be kept on disk ({error.strerror}): the recipe stays") from None
             before, self._commanded = self._commanded or self._plain, name
+            self._choices.append((self._monotonic(), name))
         if name != before:
             log.info("recipe changed", recipe=name, before=before)
             self._on_change(name)

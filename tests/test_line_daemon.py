@@ -359,3 +359,37 @@ def test_recipes_are_chosen_between_boards_and_a_challenge_withholds_every_pass(
         assert command("challenge")["announced"] is True
     names = {event["recipe"]["name"] for event in subscriber.events()}
     assert names == {"default", "strict", "proven"}
+
+
+def test_a_recipe_commanded_while_boards_wait_is_for_those_that_come_after_it(
+    station: Daemon, plc: Plc, subscriber: Subscriber
+) -> None:
+    station.configure(
+        {
+            "source": {"fps": 2},
+            "http": {"commands": ["recipe"]},
+            "recipe": {"name": "a"},
+            "recipes.b": {"threshold": 0.9},
+        }
+    )
+    station.start()
+    plc.wait_for("READY")
+    url = f"http://127.0.0.1:{station.http_port}/command/recipe"
+    for number in range(1, 5):
+        plc.say(b"T%d\r" % number)
+        wait(lambda number=number: books(station)["seen"] == number, f"trigger {number}")  # it waits for its picture
+        httpx.post(url, json={"name": "b" if number % 2 else "a"}, timeout=60, trust_env=False).raise_for_status()
+        wait(lambda number=number: len(subscriber.events()) == number, f"event {number}")
+    assert [event["recipe"]["name"] for event in subscriber.events()] == ["a", "b", "a", "b"]
+
+
+def test_a_scanner_on_the_triggers_own_line_takes_no_trigger_for_a_code_though_its_pattern_takes_all(
+    station: Daemon, plc: Plc, subscriber: Subscriber
+) -> None:
+    station.configure({"scanner": {"kind": "line"}})
+    station.start()
+    plc.wait_for("READY")
+    plc.say(b"SN-1\rT1\r")
+    wait(subscriber.events, "the board")
+    assert [one[1:] for one in answers(plc)] == ["1"]
+    assert subscriber.events()[0]["board_serial"] == "SN-1"

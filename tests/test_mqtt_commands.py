@@ -92,14 +92,22 @@ def test_mqtt_5_says_where_the_response_shall_go_and_finds_it_by_its_correlation
     assert commander.got == [("answers/plc-1", b"done", b"my-17")]
 
 
-@pytest.mark.parametrize("forged", [f"{TOPIC}/state", f"{TOPIC}/inspection/pass"])
-def test_a_response_never_goes_to_the_stations_own_topics(broker: Mosquitto, forged: str) -> None:
+@pytest.mark.parametrize(
+    "forged",
+    [f"{TOPIC}/state", f"{TOPIC}/inspection/pass", "$SYS/x", "$share/a/b", "a\u2028", "a" * 2000, "/".join("a" * 250)],
+)
+def test_a_response_never_goes_to_the_stations_own_topics_nor_where_the_broker_would_cut_the_connection(
+    broker: Mosquitto, forged: str
+) -> None:
     with Running(broker.port, commands=("trigger",)) as running, Commander(broker.port) as commander:
         until(running.link.ready)
         commander.command("trigger", answer_to=forged)
         until(lambda: running.commands)
         running.commands[0][2](b"{}")
         until(lambda: commander.got)
+        commander.command("trigger", b"again")
+        until(lambda: len(running.commands) == 2)
+        assert running.link.connections == 1
     assert commander.got[0][0] == f"{TOPIC}/response"
 
 
@@ -111,6 +119,10 @@ def test_a_retained_command_was_for_somebody_earlier_and_is_not_carried_out(brok
             commander.command("trigger", b"new")
             until(lambda: running.commands)
             assert [payload for _, payload, _ in running.commands] == [b"new"]
+            commander.command("trigger", b"", retain=True)  # the old one is cleared
+            commander.command("trigger", b"newest")
+            until(lambda: len(running.commands) == 2)
+            assert running.commands[-1][1] == b"newest"
 
 
 def test_what_is_not_allowed_is_not_even_heard(broker: Mosquitto) -> None:

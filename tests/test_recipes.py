@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,20 +14,21 @@ from station.kept_file import read_kept, write_kept
 from station.line import Bench
 from station.recipes import Recipes
 from station.testing import FakeDetector
-from station.types import Frame, Recipe
+from station.types import Frame, Recipe, Trigger
 
 
 def bench(name: str) -> Bench:
     return Bench(FakeDetector(), Recipe(name, 0.5), "sha", "aoi-1", lambda: True)
 
 
-def recipes(folder: Path, *, names: str = "default a b", heard: list[str] | None = None) -> Recipes:
+def recipes(folder: Path, *, names: str = "default a b", heard: list[str] | None = None, **options: Any) -> Recipes:
     return Recipes(
         {name: bench(name) for name in names.split()},
         plain="default",
         patterns=[(re.compile("^A-"), "a"), (re.compile("-B"), "b")] if "b" in names else [],
         kept=folder / "recipe.json",
         on_change=(heard if heard is not None else []).append,
+        **options,
     )
 
 
@@ -52,6 +54,31 @@ def test_a_command_chooses_for_boards_that_no_serial_decides_also_after_a_restar
     assert (chosen(again, None), chosen(again, "A-1"), again.commanded) == ("b", "a", "b")
     again.use("default")
     assert chosen(recipes(tmp_path), None) == "default"
+
+
+def test_a_board_that_waits_is_judged_by_the_recipe_of_its_trigger_and_not_by_one_commanded_later(
+    tmp_path: Path,
+) -> None:
+    now_s = 10.0
+    of = recipes(tmp_path, monotonic=lambda: now_s)
+    of.use("a")
+    now_s = 20.0
+    of.use("b")
+
+    def judged(at_s: float) -> str:
+        now = datetime.now(timezone.utc)
+        frame = Frame("id", None, now, "camera", trigger=Trigger("id", "serial", now, at_s))
+        return of.choose(frame).recipe.name
+
+    assert [judged(at_s) for at_s in (float("-inf"), 9.0, 10.0, 19.9, 20.0, 21.0)] == [
+        "default",
+        "default",
+        "a",
+        "a",
+        "b",
+        "b",
+    ]
+    assert chosen(of, None) == "b"
 
 
 def test_an_unknown_recipe_is_refused_and_changes_nothing(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from station.types import Port
 log = structlog.get_logger(__name__)
 
 MAX_CODE = 128
+WARN_EVERY_S = 10.0
 FAULT = "serial_missing"
 
 
 class Scanner:
     """
-    Hears codes on *port*, and gives each to the first trigger that comes within *window_s* after it.
+    Hears codes, and gives each to the first trigger that comes within *window_s* after it.
 
     *pattern* must match the whole line; its group ``serial``, else all of it, is the code. *no_read* are the texts by
     which a scanner says that it saw none. With *required* a trigger without a code is a fault, until one has its code.
@@ -26,7 +27,6 @@ class Scanner:
 
     def __init__(
         self,
-        port: Port,
         *,
         pattern: re.Pattern[str],
         no_read: tuple[str, ...],
@@ -42,6 +42,10 @@ class Scanner:
         self._lock = threading.Lock()
         self._code: tuple[str, float] | None = None
         self.unused = 0  # codes that no trigger came for
+        self._warned_s = float("-inf")
+
+    def listen(self, port: Port) -> None:
+        """Last of all who listen on *port*: a line that is a trigger, or an acknowledgement, is no barcode."""
         port.listen(self._on_line)
 
     def code_for(self, at_s: float) -> str | None:
@@ -49,7 +53,7 @@ class Scanner:
         with self._lock:
             code, self._code = self._code, None
         if code is not None and not 0 <= at_s - code[1] <= self._window_s:
-            self._drop(code[0], "too old")
+            self._drop(code[0], "too old", at_s)
             code = None
         if code is not None:
             self._health.end(FAULT)
@@ -76,9 +80,11 @@ class Scanner:
         with self._lock:
             earlier, self._code = self._code, (code, at_s)
         if earlier is not None:
-            self._drop(earlier[0], "another one came before a trigger did")
+            self._drop(earlier[0], "another one came before a trigger did", at_s)
         return True
 
-    def _drop(self, code: str, why: str) -> None:
+    def _drop(self, code: str, why: str, at_s: float) -> None:
         self.unused += 1
-        log.warning("barcode not used", code=code, reason=why)
+        if at_s - self._warned_s >= WARN_EVERY_S:  # noise can be full of codes, and must not fill the log
+            self._warned_s = at_s
+            log.warning("barcode not used", code=code, reason=why, unused=self.unused)

@@ -101,7 +101,7 @@ def test_however_a_line_is_cut_into_pieces_it_is_the_same_line_and_little_is_hel
 @given(st.lists(st.binary(max_size=60), max_size=20), st.sampled_from(sorted(DIALECTS)))
 def test_no_noise_on_a_serial_line_does_more_than_trigger(noise: list[bytes], preset: str) -> None:
     port, taken = FakePort(), list[tuple[int | None, str | None]]()
-    scanner = Scanner(port, pattern=re.compile(".+"), no_read=("NOREAD",), window_s=2.0, required=True, health=Health())
+    scanner = Scanner(pattern=re.compile(".+"), no_read=("NOREAD",), window_s=2.0, required=True, health=Health())
 
     def arrived(number: int | None, board_serial: str | None, _at_s: float) -> object:
         taken.append((number, board_serial))
@@ -112,6 +112,7 @@ def test_no_noise_on_a_serial_line_does_more_than_trigger(noise: list[bytes], pr
     triggers = SerialTriggers(
         port, DIALECTS[preset], terminator="\r", arrived=arrived, beat=lambda _loop: None, code_for=scanner.code_for
     )
+    scanner.listen(port)
     for at_s, line in enumerate(noise):
         port.say(line, float(at_s))
     triggers.run(over)

@@ -116,13 +116,13 @@ class Reading:
         self.health = Health()
         self.port = FakePort()
         self.scanner = Scanner(
-            self.port,
             pattern=re.compile(pattern),
             no_read=("ERROR", "NOREAD"),
             window_s=2.0,
             required=required,
             health=self.health,
         )
+        self.scanner.listen(self.port)
 
     def faults(self) -> list[str]:
         return [fault.code for fault in self.health.faults()]
