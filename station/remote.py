@@ -130,6 +130,7 @@ def _document(payload: bytes, *, known: tuple[str, ...]) -> dict[str, Any]:
         raise CommandError(f"a command has at most {MAX_BYTES} bytes, and this one {len(payload)}")
     try:
         document = json.loads(payload) if payload.strip() else {}
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text, and not to be answered
     except (ValueError, RecursionError):
         raise CommandError("it is no JSON") from None
     if not isinstance(document, dict):

@@ -74,6 +74,7 @@ def test_an_empty_payload_is_a_trigger_without_a_number() -> None:
         (b"17", "JSON object"),
         (b"\xff\xfe", "no JSON"),
         (b"[" * 4000, "no JSON"),
+        (b'{"\\ud800": 1}', "no JSON"),  # half a surrogate pair: nothing that could be told to anybody
         (b"{}" + b" " * MAX_BYTES, "at most 4096 bytes"),
         (b'{"number": "17"}', "whole number"),
         (b'{"number": true}', "whole number"),
