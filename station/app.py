@@ -22,7 +22,7 @@ import structlog
 from station import __version__
 from station.benches import build_recipes, guest, in_line
 from station.challenge import Announcement
-from station.clock import clock_synced
+from station.clock import Clock
 from station.config import Settings
 from station.disk import Disks, Room
 from station.errors import LedgerError
@@ -104,6 +104,7 @@ class Station:
         self._outbox = SqliteOutbox(data_dir / "ledger.db")
         self._end_what_was_left_open()
         self._health = Health(on_fault=self._on_fault)
+        self._clock = Clock()
         self._disks = Disks(
             [data_dir, *_inbox(settings)],
             evidence_floor_bytes=int(settings.evidence.stop_below_mb * MB),
@@ -115,7 +116,7 @@ class Station:
             allowed=lambda: self._disks.room() is Room.PLENTY,
             max_bytes=int(settings.evidence.max_mb * MB),
             keep_days=settings.evidence.keep_days,
-            clock_synced=clock_synced,
+            clock_synced=self._clock.synced,
         )
         ready = ready_judge(settings, on_progress=lambda doing: self._notifier.extend_timeout(CONVERTING_S, doing))
         self._detector = ready.detector
@@ -124,7 +125,12 @@ class Station:
             self._health.begin("model_fallback", ready.fallback)
         self._announcement = Announcement()
         self._recipes = build_recipes(
-            settings, self._detector, ledger=self._ledger, health=self._health, announcement=self._announcement
+            settings,
+            self._detector,
+            ledger=self._ledger,
+            health=self._health,
+            announcement=self._announcement,
+            clock_synced=self._clock.synced,
         )
         last = self._ledger.latest(1)
         self._metrics = Metrics(
@@ -333,6 +339,7 @@ class Station:
             )
 
     def _keep_house(self) -> None:
+        self._clock.look()
         source, keep_days = self._settings.source, self._settings.ledger.keep_days
         keep_ids = isinstance(source, FolderSection) and source.after == "leave"
         for _ in range(PRUNE_CHUNKS):

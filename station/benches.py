@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from station.challenge import Announcement, Challenge, Rule
-from station.clock import clock_synced
+from station.clock import Clock
 from station.config import Settings
 from station.health import Health
 from station.judge import judges
@@ -23,7 +23,13 @@ Withhold = Callable[[Frame, Decision], Decision]
 
 
 def build_recipes(
-    settings: Settings, detector: ModelDetector, *, ledger: SqliteLedger, health: Health, announcement: Announcement
+    settings: Settings,
+    detector: ModelDetector,
+    *,
+    ledger: SqliteLedger,
+    health: Health,
+    announcement: Announcement,
+    clock_synced: Callable[[], bool],
 ) -> Recipes:
     """The benches of all recipes. Raises ConfigError naming the recipe, LedgerError."""
     data_dir = settings.station.data_dir
@@ -59,7 +65,7 @@ def plain_benches(settings: Settings, detector: ModelDetector) -> dict[str, Benc
     benches: dict[str, Bench] = {}
     for name, judge in judges(settings, detector).items():
         recipe = build_recipe(settings.of_recipe(name))
-        benches[name] = Bench(judge, recipe, recipe_sha256(recipe), settings.station.name, clock_synced)
+        benches[name] = Bench(judge, recipe, recipe_sha256(recipe), settings.station.name, Clock().synced)
     return benches
 
 

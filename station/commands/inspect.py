@@ -12,7 +12,7 @@ import cv2
 from rich.console import Console
 from rich.text import Text
 
-from station.clock import clock_synced
+from station.clock import Clock
 from station.config import Settings
 from station.drawing import drawn
 from station.errors import ConfigError
@@ -41,7 +41,7 @@ def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | Non
         recipe=recipe,
         recipe_sha256=recipe_sha256(recipe),
         station=settings.station.name,
-        clock_synced=clock_synced,
+        clock_synced=Clock().synced,
     )
     console = Console(soft_wrap=True, highlight=False)
     all_pass = True

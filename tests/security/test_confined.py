@@ -192,7 +192,7 @@ print(json.dumps(said))
 
 REFUSED_KNOWINGLY = {
     *("sched_setaffinity", "sched_setscheduler", "set_mempolicy", "mbind"),  # libraries pin threads where they may
-    "clock_adjtime",  # station/clock.py asks it first, and then systemd's mark
+    "clock_adjtime",  # station/clock.py asks it first, then systemd's mark, then systemd
     "fchown",  # SQLite, when root runs it
 }
 
