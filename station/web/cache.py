@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from station.errors import ConfigError
+from station.web.absence import Absence
 
 log = structlog.get_logger(__name__)
 
@@ -59,25 +62,31 @@ class MemoryCache:
 class RedisCache:
     """The same in Redis, for several workers and machines. With it away there is no answer kept, and no error."""
 
-    def __init__(self, address: str, *, password: str | None = None) -> None:
+    def __init__(
+        self, address: str, *, password: str | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         try:
             import redis  # only where it is used: an extra
         except ModuleNotFoundError as error:
             raise ConfigError(f'[http] redis needs an extra ({error}): pip install "station[redis]"') from None
         self._errors = (redis.RedisError, OSError)
         self._client = redis.Redis.from_url(address, password=password, socket_timeout=0.5, socket_connect_timeout=0.5)
-        self._away = False
+        self._absence = Absence(monotonic=monotonic)
 
     def get(self, key: str) -> bytes | None:
+        if self._absence.lasts:
+            return None
         try:
             found = self._client.get(f"station:{key}")
         except self._errors as error:
             self._lost(error)
             return None
-        self._away = False
+        self._absence.ended()
         return found if isinstance(found, bytes) else None
 
     def put(self, key: str, value: bytes) -> None:
+        if self._absence.lasts:
+            return
         try:
             self._client.set(f"station:{key}", value, ex=KEEP_S)
         except self._errors as error:
@@ -87,6 +96,5 @@ class RedisCache:
         self._client.close()
 
     def _lost(self, error: Exception) -> None:
-        if not self._away:
+        if self._absence.began():
             log.error("answers are not kept", reason=str(error))
-        self._away = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import limits
@@ -12,6 +13,7 @@ from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from station.errors import ConfigError
+from station.web.absence import Absence
 from station.web.shared_counts import SharedCounts
 
 log = structlog.get_logger(__name__)
@@ -21,11 +23,17 @@ class RateLimit:
     """
     Implements ``access.Limit``. It counts in *redis*, or in the file *counts*, or where there is neither in memory.
 
-    With *redis* away nobody is turned away: that is logged, once until it is back.
+    With *redis* away nobody is turned away: that is logged once, and it is tried again now and then.
     """
 
     def __init__(
-        self, per_minute: int, *, redis: str = "", password: str | None = None, counts: Path | None = None
+        self,
+        per_minute: int,
+        *,
+        redis: str = "",
+        password: str | None = None,
+        counts: Path | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._item = limits.RateLimitItemPerMinute(per_minute)
         self._shared = bool(redis) or counts is not None
@@ -39,22 +47,22 @@ class RateLimit:
             raise ConfigError(f'[http] redis: {error}: pip install "station[redis]"') from None
         self._errors = storage.base_exceptions
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._away = False
+        self._absence = Absence(monotonic=monotonic)
 
     async def __call__(self, who: str) -> float | None:
         return await run_in_threadpool(self._count, who) if self._shared else self._count(who)
 
     def _count(self, who: str) -> float | None:
+        if self._absence.lasts:
+            return None
         try:
             wait_s = None if self._limiter.hit(self._item, who) else self._wait_s(who)
         except self._errors as error:
-            if not self._away:
+            if self._absence.began():
                 log.error("requests are not counted", reason=str(error))
-            self._away = True
             return None
-        if self._away:
+        if self._absence.ended():
             log.info("requests are counted again")
-        self._away = False
         return wait_s
 
     def _wait_s(self, who: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from station.web.cache import MemoryCache, RedisCache, key_of
 from station.web.rate import RateLimit
@@ -94,6 +96,30 @@ def test_a_redis_that_is_away_is_a_miss() -> None:
     cache.put("a", b"x")
     assert cache.get("a") is None
     cache.close()
+
+
+@needs_redis
+def test_a_redis_that_does_not_answer_is_waited_for_once_and_not_by_every_request(tmp_path: Path) -> None:
+    now_s = [0.0]
+    port = free_port()
+    with redis_server(tmp_path, port) as address, redis.Redis(port=port) as client:
+        server = client.info("server")["process_id"]
+        cache = RedisCache(address, monotonic=lambda: now_s[0])
+        limit = RateLimit(1, redis=address, monotonic=lambda: now_s[0])
+        cache.put("a", b"x")
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with capture_logs() as logs:
+                for _ in range(3):
+                    assert (cache.get("a"), anyio.run(limit, "x")) == (None, None)
+            assert [one["event"] for one in logs] == ["answers are not kept", "requests are not counted"]
+        finally:
+            os.kill(server, signal.SIGCONT)
+        assert cache.get("a") is None, "it rests"
+        now_s[0] = 6.0
+        assert cache.get("a") == b"x"
+        assert [anyio.run(limit, "y") is None for _ in range(2)] == [True, False]
+        cache.close()
 
 
 def test_the_limit_is_over_after_its_minute() -> None:
