@@ -15,8 +15,8 @@ SECONDS = 5.0  # of CPU, for one picture
 @pytest.mark.parametrize(
     "last",
     [
-        pytest.param(600, id="short"),
-        pytest.param(10_000, id="long", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+        pytest.param(10_000, id="short"),
+        pytest.param(300_000, id="long", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )
 def test_no_picture_crashes_hangs_or_eats_the_memory(last: int) -> None:
