@@ -15,6 +15,7 @@ import pytest
 
 from tests.daemon import PATIENCE_S, Daemon, encoded, picture
 from tests.waiting import until
+from tests.web.test_tls import pair, serial_of
 
 
 class Serving(Daemon):
@@ -110,4 +111,34 @@ def test_the_api_of_a_station_that_runs_judges_by_its_recipe_and_needs_no_key_on
         assert station.metric('station_http_requests_total{path="/predict",status="200"}') == 1
         assert station.metric('station_inspections_total{verdict="fail"}') == 0, "nothing is recorded"
         assert json.loads(station.call("ledger", "list", "--json").stdout or "[]") == []
+        assert station.stop() == 0
+
+
+def test_workers_speak_tls_and_take_over_a_renewed_certificate_without_turning_anybody_away(tmp_path: Path) -> None:
+    cert, key, serial = pair(tmp_path / "now")
+    new_cert, new_key, new_serial = pair(tmp_path / "new")
+    with Serving(tmp_path, changes={"http": {"cert_file": str(cert), "key_file": str(key)}}) as station:
+        station.start(wait=False)
+        url = f"https://127.0.0.1:{station.http_port}"
+
+        def lives() -> bool:  # whose certificate it is, is asked below
+            return httpx.get(f"{url}/livez", verify=False, timeout=60, trust_env=False).is_success  # noqa: S501
+
+        def begins() -> bool:
+            with suppress(httpx.TransportError):
+                return lives()
+            return False
+
+        until(begins, within_s=PATIENCE_S)
+        until(lambda: len(workers(station)) == 2, within_s=PATIENCE_S)
+        old = {one.pid for one in workers(station)}
+        assert serial_of(url) == serial
+        new_cert.replace(cert)
+        new_key.replace(key)
+
+        def renewed() -> bool:
+            assert lives(), "nobody is turned away meanwhile"
+            return serial_of(url) == new_serial and not old & {one.pid for one in workers(station)}
+
+        until(renewed, within_s=PATIENCE_S, what="both workers with the new certificate")
         assert station.stop() == 0

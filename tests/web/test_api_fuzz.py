@@ -63,4 +63,4 @@ def test_no_request_makes_the_station_fail(description: Any) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_no_request_of_very_many_makes_the_station_fail(description: Any) -> None:
-    assert fuzzed(description, 1500) > 5000
+    assert fuzzed(description, 10_000) > 20_000  # some operations have less than that to ask
