@@ -616,6 +616,27 @@ def test_a_folder_that_is_left_as_it_is_gives_each_file_once_over_restarts(inbox
     assert len(ledger) == 4
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_folder_that_is_left_tells_a_clean_end_from_a_crash(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch, *, clean: bool
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(folder, "trial", lambda data, **_: tried.append(len(data)))
+    in_flight = inbox.with_name("in-flight.json")
+    with line_on(inbox, after="leave") as line:
+        line.begin()
+        drop(inbox, "a.png", picture(1))
+        first = line.take()
+        as_it_was = in_flight.read_bytes()
+    if not clean:
+        in_flight.write_bytes(as_it_was)  # as a crash leaves it
+    with line_on(inbox, after="leave") as line:
+        again = line.inspect()
+        line.idle()
+    assert again.id == first.id
+    assert len(tried) == (0 if clean else 1)
+
+
 def test_a_file_on_record_is_not_read_again_and_the_ledger_is_asked_once(inbox: Path) -> None:
     asked: list[str] = []
 
