@@ -62,6 +62,7 @@ class Answers:
         self._showing = threading.Lock()  # taken before _changed, never the other way round
         self._telling = threading.Lock()  # so that the last word on busy is the true one
         self._told_busy = False
+        self._closing = False
 
     @property
     def open(self) -> int:
@@ -73,6 +74,11 @@ class Answers:
         with self._changed:
             self._expected[trigger.id] = _Expected(trigger, reply, trigger.at_s + self._answer_s)
             self._changed.notify()
+        self._tell_busy()
+
+    def close(self) -> None:
+        """No trigger is taken any more: the line is busy until it is safe, and never ready again."""
+        self._closing = True
         self._tell_busy()
 
     def show(self, answer: Answer) -> None:
@@ -142,7 +148,7 @@ class Answers:
 
     def _tell_busy(self) -> None:
         with self._telling:
-            busy = bool(self._expected)
+            busy = self._closing or bool(self._expected)
             if self._gate is not None and busy != self._told_busy:
                 self._told_busy = busy
                 self._gate.busy(busy)

@@ -201,6 +201,9 @@ class Station:
             web.stop(within_s=WEB_STOP_S)
         # Upstream first. The line's side answers what is still open before its gate goes safe and its ports close.
         self._stop_worker("commands", 1.0)
+        self._stop_worker("trigger", 1.0)
+        if self._side.triggers is not None:
+            self._side.triggers.close()
         self._stop_worker("line", LINE_STOP_S)
         self._stop_worker("answers", 1.0)
         if self._side.gate is not None:

@@ -216,6 +216,7 @@ class _Side:
             journal=journal,
             expect=answers.expect,
             on_arrived=self._metrics.triggered,
+            on_close=answers.close,
         )
         first: dict[str, Loop] = {}
         if isinstance(wanted, SerialTrigger):

@@ -56,6 +56,7 @@ class Triggers:
         journal: Journal,
         expect: Callable[[Trigger, Reply | None], None],
         on_arrived: Callable[[str | None], None] = lambda _missed: None,
+        on_close: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
@@ -64,11 +65,13 @@ class Triggers:
         self._journal = journal
         self._expect = expect
         self._on_arrived = on_arrived
+        self._on_close = on_close
         self._monotonic = monotonic
         self._now = now
         self._changed = threading.Condition()
         self._queue: deque[Asked] = deque()
         self._flooded = 0
+        self._closed = False
 
     def arrived(
         self,
@@ -81,13 +84,15 @@ class Triggers:
         """
         Takes one trigger, which came at *at_s* (``time.monotonic``; None: now). Returns when it is on disk.
 
-        None: so many wait that this can only be noise; it is counted, and gets no answer.
+        None: so many wait that this can only be noise, or the station stops; it gets no answer, which is no PASS.
         """
         now_s = self._monotonic()
         at_s = now_s if at_s is None else at_s
         at = datetime.fromtimestamp(self._now().timestamp() - (now_s - at_s), timezone.utc)
         trigger = Trigger(str(uuid.uuid4()), self._kind, at, at_s, number, board_serial)
         with self._changed:  # held over the commit: who came first is first on disk, in the queue and at the gate
+            if self._closed:
+                return None
             if len(self._queue) >= FLOOD:
                 self._flooded += 1
                 if (
@@ -108,6 +113,12 @@ class Triggers:
             self._changed.notify()
         self._on_arrived(missed)
         return trigger
+
+    def close(self) -> None:
+        """The station stops: what was taken is answered, and no more is taken."""
+        with self._changed:
+            self._closed = True
+        self._on_close()
 
     def next(self, *, within_s: float) -> Asked | None:
         """The oldest trigger whose board is not recorded; the same again until ``recorded``. None: there is none."""

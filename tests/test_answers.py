@@ -141,6 +141,17 @@ def test_a_stop_answers_what_is_still_open() -> None:
     assert "stopped" in desk.gate.shown[0].reason
 
 
+def test_from_the_beginning_of_a_stop_the_line_is_never_ready_again() -> None:
+    desk = Desk()
+    trigger = desk.expect(1)
+    desk.answers.show(judged(trigger))
+    assert desk.gate.told == ["busy", "ready"]
+    desk.answers.close()
+    assert desk.gate.told == ["busy", "ready", "busy"]
+    desk.answers.show(judged(desk.expect(2)))
+    assert desk.gate.told == ["busy", "ready", "busy"]
+
+
 def test_a_gate_in_trouble_is_told_to_the_line_and_the_reply_still_goes_out() -> None:
     desk = Desk(FakeGate(broken=GateError("the PLC did not acknowledge")))
     trigger = desk.expect(1)

@@ -383,6 +383,35 @@ def test_a_recipe_commanded_while_boards_wait_is_for_those_that_come_after_it(
     assert [event["recipe"]["name"] for event in subscriber.events()] == ["a", "b", "a", "b"]
 
 
+def test_a_stop_in_a_stream_of_triggers_leaves_none_that_it_took_without_its_answer(station: Daemon, plc: Plc) -> None:
+    station.configure({"trigger": {"answer_ms": 1000, "queue": 5}})
+    for _ in range(3):
+        before = len(plc.texts())
+        station.start()
+        wait(lambda before=before: "READY" in plc.texts()[before:], "READY")
+        over = threading.Event()
+
+        def stream(over: threading.Event = over) -> None:
+            number = 0
+            while not over.wait(0.01):
+                number += 1
+                plc.say(b"T%d\r" % number)
+
+        asking = threading.Thread(target=stream)
+        asking.start()
+        try:
+            wait(lambda: books(station)["seen"] > books(station)["recorded"] > 0, "boards under way")
+            assert station.stop() == 0
+        finally:
+            over.set()
+            asking.join()
+        kept = books(station)
+        assert kept["seen"] == kept["answered"], "none was taken after the last answer"
+        said = plc.texts()[before:]
+        assert said[-1] == "SAFE"
+        assert "READY" not in said[len(said) - said[::-1].index("BUSY") :], "it is not ready for what it will not take"
+
+
 def test_a_scanner_on_the_triggers_own_line_takes_no_trigger_for_a_code_though_its_pattern_takes_all(
     station: Daemon, plc: Plc, subscriber: Subscriber
 ) -> None:

@@ -125,6 +125,17 @@ def test_a_flood_is_cut_off_before_it_fills_the_memory(monkeypatch: pytest.Monke
     assert taken == [True, True, True, False, False]
 
 
+def test_from_the_beginning_of_a_stop_no_trigger_is_taken_and_those_that_were_are_answered() -> None:
+    asking = Asking()
+    first = asking.queue.arrived(1)
+    asking.queue.close()
+    assert asking.queue.arrived(2) is None
+    assert len(asking.journal.seen) == len(asking.expected) == 1
+    found = asking.queue.next(within_s=0)
+    assert found is not None
+    assert found.trigger == first
+
+
 def test_who_waits_for_a_trigger_is_woken_by_it() -> None:
     asking = Asking()
     found: list[object] = []
