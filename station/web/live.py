@@ -22,6 +22,8 @@ PAGE = ASSETS / "web" / "page"
 LOOK_S = 0.2
 SAY_S = 2.0  # also when nothing is new: the page takes five seconds of silence for a lost connection
 MAX_WATCHERS = 32
+WATCH_S = 300.0  # then a page asks anew, unnoticed; a tablet that has gone, or reads nothing, does not, and makes room
+RETRY = b"retry: 500\n\n"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -32,7 +34,7 @@ HEADERS = {
 
 def add_page(api: FastAPI, *, showing: Showing, may: May, stopping: Callable[[], bool]) -> None:
     """
-    ``/`` with its files, and ``/live``, which ends when *stopping* says so.
+    ``/`` with its files, and ``/live``, which ends after five minutes or when *stopping* says so.
 
     The page itself tells nothing: what it shows needs a caller who may read.
     """
@@ -52,8 +54,9 @@ def add_page(api: FastAPI, *, showing: Showing, may: May, stopping: Callable[[],
 
         async def said() -> AsyncIterator[bytes]:
             try:
-                seen, said_s = -1, float("-inf")
-                while not (stopping() or await request.is_disconnected()):
+                seen, said_s, until_s = -1, float("-inf"), time.monotonic() + WATCH_S
+                yield RETRY
+                while not (stopping() or time.monotonic() >= until_s or await request.is_disconnected()):
                     count = showing.count
                     if count != seen or time.monotonic() - said_s >= SAY_S:
                         seen, said_s = count, time.monotonic()

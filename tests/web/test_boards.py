@@ -111,7 +111,9 @@ def test_the_live_stream_tells_each_board_and_ends_when_the_station_does(station
         lines = stream.iter_lines()
 
         def said() -> dict[str, Any]:
-            found: dict[str, Any] = json.loads(next(one for one in lines if one).removeprefix("data: "))
+            found: dict[str, Any] = json.loads(
+                next(one for one in lines if one.startswith("data: ")).removeprefix("data: ")
+            )
             return found
 
         first = said()
