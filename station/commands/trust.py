@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -31,11 +33,12 @@ SHIFT, SHIFT_PX = 1.5, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """One good picture: its name, its figures, and how far it lies off the template (None: there is none)."""
+    """One good picture: name, figures, how far it lies off the template (None: there is none), hash of its pixels."""
 
     name: str
     look: Look
     shift_px: float | None
+    sha256: str = ""
 
 
 def learn(settings: Settings, folder: Path, *, save: Path | None, today: date, console: Console) -> Path:
@@ -47,6 +50,7 @@ def learn(settings: Settings, folder: Path, *, save: Path | None, today: date, c
         settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"trust": None})})
     )
     taught = [_taught(path, settings, reference) for path in _pictures(folder)]
+    _check_different(taught)
     limits = limits_of(taught)
     console.print(_table(taught))
     make_folder(target.parent, "--save")
@@ -83,6 +87,15 @@ def limits_of(taught: Sequence[Taught]) -> TrustLimits:
     )
 
 
+def _check_different(taught: Sequence[Taught]) -> None:
+    """A camera that repeats itself, or a stand-in for one, teaches nothing of what varies."""
+    first: dict[str, str] = {}
+    for one in taught:
+        twin = first.setdefault(one.sha256, one.name)
+        if twin != one.name:
+            raise ConfigError(f"{twin} and {one.name} are the same picture: take one away, and give another board's")
+
+
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(f"{shown(str(folder))} is not a folder: give one with pictures of good boards")
@@ -95,10 +108,11 @@ def _taught(path: Path, settings: Settings, reference: Reference | None) -> Taug
     problem = problem_of(image, min_contrast=settings.recipe.min_contrast)
     if problem is not None:
         raise ConfigError(f"{name} is not a picture of a good board: {problem}: take it away")
+    sha256 = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
     if reference is None:
-        return Taught(name, look_at(image), None)
+        return Taught(name, look_at(image), None, sha256)
     try:
-        return Taught(name, look_at(image), reference.register(image).shift_px)
+        return Taught(name, look_at(image), reference.register(image).shift_px, sha256)
     except DetectorError as error:
         raise ConfigError(f"{name} is not a picture of a good board: {error}: take it away") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,6 +157,16 @@ def test_what_is_no_good_board_is_named(spoil: object, said: str, tmp_path: Path
     done = learned(folder, tmp_path / "limits.toml")
     assert done.returncode == 2
     assert said in done.stderr
+    assert not (tmp_path / "limits.toml").exists()
+
+
+def test_the_same_picture_several_times_teaches_nothing(good: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    shutil.copytree(good, folder)
+    shutil.copy(folder / "1.png", folder / "again.png")
+    done = learned(folder, tmp_path / "limits.toml")
+    assert done.returncode == 2
+    assert "1.png and again.png are the same picture: take one away, and give another board's" in done.stderr
     assert not (tmp_path / "limits.toml").exists()
 
 
