@@ -28,6 +28,8 @@ QUARANTINE = "quarantine"
 STEP_ROWS = 500
 KEYS = {"outbox": "row", "meta": "NULL", "known": "NULL"}  # how rows are numbered, where it is not by seq
 ROWS_PER_PAGE = 100  # more than there are
+PREFIX = 4  # hexadecimal digits of an event id: two or three of many thousand boards have the same
+LAST_LETTER = "\U0010ffff"
 # Look-ups of single rows in damaged pages: some seconds. A damaged root would otherwise take hours.
 TRIES = 200_000
 
@@ -184,9 +186,9 @@ def _rows(db: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[An
     """(number, *columns) of each row that reads, in order; where a stretch does not read, row by row."""
     number = KEYS.get(table, "seq")
     select = f"SELECT {number}, {columns} FROM {table}"  # noqa: S608  # our own names
-    if number == "NULL":  # no row numbers: it is small, and reads or does not
-        with suppress(sqlite3.DatabaseError):
-            yield from db.execute(select).fetchall()
+    if number == "NULL":  # no row numbers
+        key = "event_id" if table == "known" else "key"
+        yield from _by_prefix(db, f"{select} WHERE {key} >= ? AND {key} < ?", "")
         return
     last, done, tries = _last(db, table, number), 0, TRIES
     while True:
@@ -205,6 +207,18 @@ def _rows(db: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[An
             if len(page) < STEP_ROWS:
                 return
             done = page[-1][0]
+
+
+def _by_prefix(db: sqlite3.Connection, select: str, prefix: str) -> Iterator[tuple[Any, ...]]:
+    """The rows whose keys begin with *prefix*; where these do not read, those of each longer prefix that do."""
+    try:
+        rows = db.execute(select, (prefix, prefix + LAST_LETTER)).fetchall()
+    except sqlite3.DatabaseError:
+        if len(prefix) < PREFIX:
+            for digit in "0123456789abcdef":
+                yield from _by_prefix(db, select, prefix + digit)
+    else:
+        yield from rows
 
 
 def _last(db: sqlite3.Connection, table: str, number: str) -> int:

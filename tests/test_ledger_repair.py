@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -127,6 +129,22 @@ def test_garbage_in_the_middle_costs_only_what_it_hit(old: Old) -> None:
         assert saved <= old.owed
         assert len(saved) >= len(old.owed) - 40
         assert opened.salvaged == len(saved)
+
+
+def test_a_lost_page_of_the_boards_that_are_known_costs_only_those_that_it_held(old: Old) -> None:
+    """It cost all of them: a station that only reads its inbox would have judged the whole folder again."""
+    known = [str(uuid.UUID(int=number * 2**112 + 4711)) for number in range(5000)]
+    with closing(sqlite3.connect(old.path)) as db, db:
+        db.executemany("INSERT INTO known VALUES (?, 1, 'L', NULL)", [(one,) for one in known])
+    with closing(sqlite3.connect(old.path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    old.write(old.path.read_bytes().index(known[2500].encode()) // PAGE_BYTES * PAGE_BYTES, b"\xee" * PAGE_BYTES)
+    opened = open_ledger(old.path)
+    with closing(opened.ledger) as ledger:
+        assert opened.quarantined is not None
+        lost = [one for one in known if ledger.recorded(one) is None]
+    assert known[2500] in lost
+    assert len(lost) < 100
 
 
 @pytest.mark.parametrize("page", range(1, 12))

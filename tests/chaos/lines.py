@@ -32,6 +32,10 @@ ROWS = (
 CAMERA: dict[str, object] = {"kind": "camera", "path": None, "scan_s": None, "fps": 30, "latency_ms": 0, "frozen_s": 0}
 
 
+def _read(ledger: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=10)
+
+
 class Line:
     """A station with a producer thread of its own; enter it to build everything, ``begin`` lets the boards come."""
 
@@ -119,8 +123,8 @@ class Line:
         """What the ledger holds, and each one that was put aside, as far as it reads."""
         found: list[Row] = []
         data = self.station.data_dir
-        for path in [data / "ledger.db", *sorted(data.glob("quarantine/*/ledger.db"))]:
-            with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        for path in self._ledgers():
+            with suppress(sqlite3.DatabaseError), closing(_read(path)) as db:
                 uuid = db.execute("SELECT value FROM meta WHERE key = 'uuid'").fetchone()[0]
                 current = path.parent == data
                 # A damaged one may end in the middle: what reads before that is kept.
@@ -131,10 +135,18 @@ class Line:
                     found.append(Row(uuid, seq, event_id, verdict, board, current=current))
         return found
 
+    def _ledgers(self) -> list[Path]:
+        data = self.station.data_dir
+        return [data / "ledger.db", *sorted(data.glob("quarantine/*/ledger.db"))]
+
     def known(self) -> set[str]:
-        """The boards of damaged ledgers that the present one knows: more than a stranger can read there."""
-        with closing(sqlite3.connect(self.station.data_dir / "ledger.db", timeout=10)) as db:
-            return {str(event_id) for (event_id,) in db.execute("SELECT event_id FROM known")}
+        """The boards of ledgers that were put aside, as far as they, or those that came after them, still tell."""
+        found: set[str] = set()
+        for path in self._ledgers():
+            for query in ("SELECT event_id FROM known", "SELECT event_id FROM inspections"):
+                with suppress(sqlite3.DatabaseError), closing(_read(path)) as db:
+                    found.update(str(event_id) for (event_id,) in db.execute(query))
+        return found
 
     def owed(self) -> int:
         with closing(sqlite3.connect(self.station.data_dir / "ledger.db", timeout=10)) as db:

@@ -96,7 +96,9 @@ def judge(facts: StationFacts) -> Verdict:
 
     on_record = {row.event_id: row for row in facts.rows}
     acked = {one.event_id for one in facts.passed}
-    swallowed = {one.event_id for one in facts.passed if any(a <= one.at_s <= b for a, b in facts.lossy)}
+    swallowed = {
+        one.event_id for one in facts.passed if any(since <= one.at_s and one.sent_s <= to for since, to in facts.lossy)
+    }
     excused: dict[str, str] = {}
     for event_id in sorted(on_record.keys() | acked):
         if event_id in payloads:
@@ -191,6 +193,8 @@ def judge_triggers(facts: StationFacts, line: TriggerFacts, excused: set[str]) -
             unwritten = letter == "U" and any(a <= at_s <= b for a, b in line.unwritten)
             if str(number) not in excused and not unwritten:
                 broken.append(f"{letter}{number} was said, and there is no event of it")
+        elif event["event_id"] in facts.forgotten and event["verdict"] == "unknown":
+            continue  # its record was damaged: what the station makes of its journal is UNKNOWN, and says why
         elif letter == "P" and event["verdict"] != "pass":
             broken.append(f"P{number} was said, and its event is {event['verdict']} ({event['reason']})")
         elif event["gate"] in {"shown", "late"} and event["verdict"] != LETTERS[letter]:

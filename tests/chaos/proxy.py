@@ -28,9 +28,14 @@ class Mood(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A PUBACK that went through to the station: from here on the event is the broker's affair."""
+    """
+    A PUBACK that went through to the station, at *at_s*: from here on the event is the broker's affair.
+
+    The broker said it at some time after *sent_s*, when it was sent the event: a link that stalls keeps it for long.
+    """
 
     event_id: str
+    sent_s: float
     at_s: float
 
 
@@ -114,7 +119,7 @@ class _Way:
         self._near = near
         self._far = far
         self._version_5 = True
-        self._sent: dict[int, str] = {}  # event ids by packet id
+        self._sent: dict[int, tuple[str, float]] = {}  # event ids, and when they were sent, by packet id
         self._near_lock = threading.Lock()
         self._lost_broker = False
         for source, take in ((near, self._from_station), (far, self._from_broker)):
@@ -164,7 +169,7 @@ class _Way:
             if event_id is not None:
                 if self._refused(packet_id):
                     return
-                self._sent[packet_id] = event_id
+                self._sent[packet_id] = event_id, time.monotonic()
         if not self._lost_broker:
             self._far.sendall(packet)
 
@@ -179,7 +184,7 @@ class _Way:
         return True
 
     def _from_broker(self, first: int, packet: bytes) -> None:
-        event_id = None
+        sent = None
         if first & 0xF0 == PUBACK:
             body = body_of(packet)
             packet_id = int.from_bytes(body[:2], "big")
@@ -187,8 +192,8 @@ class _Way:
                 self._proxy.struck[Mood.SWALLOWING] += 1
                 return
             accepted = len(body) < 3 or body[2] < 0x80
-            event_id = self._sent.pop(packet_id, None) if accepted else None
+            sent = self._sent.pop(packet_id, None) if accepted else None
         with self._near_lock:
             self._near.sendall(packet)
-        if event_id is not None:
-            self._proxy.acked.append(Passed(event_id, time.monotonic()))
+        if sent is not None:
+            self._proxy.acked.append(Passed(*sent, time.monotonic()))

@@ -24,7 +24,7 @@ def facts(**changes: Any) -> StationFacts:
     kept = StationFacts(
         name="line",
         messages=[("a", payload("a", 1)), ("b", payload("b", 2, "pass")), ("a", payload("a", 1))],
-        passed=[Passed("a", 10.0), Passed("b", 11.0)],
+        passed=[Passed("a", 9.9, 10.0), Passed("b", 10.9, 11.0)],
         rows=[Row("L", 1, "a", "fail", "1"), Row("L", 2, "b", "pass", "2")],
     )
     return replace(kept, **changes)
@@ -39,12 +39,12 @@ def test_where_every_promise_was_kept_nothing_is_broken() -> None:
     [
         ({"messages": [("a", payload("a", 1))]}, "the broker acknowledged b, and the subscriber never got it"),
         (
-            {"messages": [("a", payload("a", 1))], "passed": [Passed("a", 1.0)]},
+            {"messages": [("a", payload("a", 1))], "passed": [Passed("a", 0.9, 1.0)]},
             "b is on record, and was never delivered",
         ),
         ({"messages": [*facts().messages, ("a", payload("a", 1, reason="?"))]}, "a came with 2 different payloads"),
         ({"messages": [*facts().messages, ("c", payload("c", 3))]}, "c is in no ledger"),
-        ({"passed": [*facts().passed, Passed("c", 1.0)]}, "c is in no ledger"),
+        ({"passed": [*facts().passed, Passed("c", 0.9, 1.0)]}, "c is in no ledger"),
         ({"rows": [Row("L", 1, "a", "fail", "1"), Row("L", 3, "b", "pass", "2")]}, "has gaps: [2]"),
         ({"rows": [Row("L", 1, "a", "fail", "1"), Row("L", 1, "b", "pass", "2")]}, "one number twice"),
         ({"rows": [Row("L", 1, "a", "pass", "1"), Row("L", 2, "b", "pass", "2")]}, "a is pass in the ledger and fail"),
@@ -63,7 +63,10 @@ def test_a_forgetful_broker_excuses_what_it_had_acknowledged_then_and_nothing_el
     lost = facts(messages=[("a", payload("a", 1))])
     assert judge(replace(lost, lossy=[(10.5, 11.5)])).broken == []
     assert judge(replace(lost, lossy=[(11.5, 12.0)])).broken != []
-    never_sent = replace(lost, passed=[Passed("a", 10.0)], lossy=[(0.0, 99.0)])
+    stalled = replace(lost, passed=[Passed("a", 9.9, 10.0), Passed("b", 11.0, 15.0)])
+    assert judge(replace(stalled, lossy=[(11.5, 12.0)])).broken == [], "the broker said it before it forgot"
+    assert judge(replace(stalled, lossy=[(9.0, 10.5)])).broken != []
+    never_sent = replace(lost, passed=[Passed("a", 9.9, 10.0)], lossy=[(0.0, 99.0)])
     assert judge(never_sent).broken != []
 
 
@@ -99,6 +102,15 @@ def test_a_file_with_two_events_is_broken() -> None:
     twice = facts(messages=[("a", payload("a", 1)), ("b", payload("b", 2, file="1.png"))])
     folder = FolderFacts(dropped={SHA: ("1.png", "fail")}, places={SHA: ["done"]})
     assert "1.png has several events: ['a', 'b']" in judge_folder(twice, folder, set())
+
+
+def test_a_board_whose_record_was_damaged_is_unknown_whatever_was_said_and_nothing_else() -> None:
+    line = TriggerFacts(sent=2, said=[("P", 1, 5.0), ("P", 2, 6.0)], seen=2, closed=2, unseen=set())
+    unknown = payload("a", 1, "unknown", gate="late")
+    lost = facts(messages=[("a", unknown), ("b", payload("b", 2, "pass"))])
+    assert judge_triggers(lost, line, set()) != []
+    assert judge_triggers(replace(lost, forgotten={"a": "1"}), line, set()) == []
+    assert judge_triggers(replace(facts(), forgotten={"a": "1"}), line, set()) != [], "a FAIL for a PASS that was said"
 
 
 SAID = [("F", 1, 5.0), ("P", 2, 6.0)]
