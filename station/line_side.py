@@ -13,6 +13,7 @@ from pathlib import Path
 from station.answers import Answers
 from station.config import Settings
 from station.errors import CameraError, ConfigError
+from station.extras import how_to_add
 from station.gates.relay import LCUS, Relay, RelayGate
 from station.gates.serial import SerialGate, Texts, Times
 from station.gates.tower import Lamps, Tower
@@ -339,7 +340,7 @@ def make_rtu_port(wanted: ModbusRtuSection, *, beat: Beat) -> SerialPort:
 def need_modbus() -> None:
     """Raises ConfigError when pymodbus is not there."""
     if find_spec("pymodbus") is None:
-        raise ConfigError('[modbus] needs an extra that is not installed: pip install "station[modbus]"')
+        raise ConfigError(f"[modbus] needs an extra that is not installed: {how_to_add('modbus')}")
 
 
 def build_folder(

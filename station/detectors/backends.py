@@ -21,6 +21,7 @@ import structlog
 from station.detectors.kept import replace_file
 from station.detectors.network import Network, checked_file, cores
 from station.errors import ConfigError, DetectorError, ModelError
+from station.extras import how_to_add
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ Runtime: TypeAlias = Literal["onnxruntime", "openvino"]
 
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 
-MISSING_HINT = "pip install 'station[openvino]'"
+MISSING_HINT = how_to_add("openvino")
 MISSING = f'[detector] backend = "openvino", which is not installed: {MISSING_HINT}'
 WARM_UPS = 3  # the first runs are slower: memory is taken, caches are cold
 RUNS = 9  # of each, in turn, so that what else the machine does meets both

@@ -21,12 +21,13 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from station.errors import ModelError
+from station.extras import how_to_add
 from station.types import Box, Defect
 
 CHILD = Path(__file__).with_name("pt_child.py")
 WARNING = "a .pt file can run any code when it is loaded: use only files whose makers you trust"
 MISSING = (
-    "a .pt is converted by ultralytics, which is not installed: pip install 'station[ultralytics]', or convert it "
+    f"a .pt is converted by ultralytics, which is not installed: {how_to_add('ultralytics')}, or convert it "
     "where it is: yolo export model={pt} format=onnx imgsz=640, and give the station the .onnx"
 )
 TURN_S = 1.0

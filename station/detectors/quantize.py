@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from station.detectors import onnx as runtime  # before onnxruntime: it switches the reports to its maker off
 from station.errors import ModelError
+from station.extras import how_to_add
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-MISSING = "quantising needs onnx, which is not installed: pip install 'station[quantize]'"
+MISSING = f"quantising needs onnx, which is not installed: {how_to_add('quantize')}"
 # What runs in int8 from one convolution to the next. The rest of a network (the attention's MatMul and Softmax) stays
 # float: with it YOLO11n with ReLU is no faster (66.5 and 66.3 ms, beside a training) and no better.
 WORTH_IT = ("Conv", "Relu", "Add", "Concat", "MaxPool", "Resize", "Split")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def open_genicam(device: str, options: dict[str, Any]) -> tuple[Iterator[Any], l
     try:
         from harvesters.core import Harvester  # type: ignore[import-not-found,import-untyped,unused-ignore]  # an extra
     except ModuleNotFoundError:
-        raise GenicamError('this needs an extra: pip install "station[genicam]"') from None
+        raise GenicamError(f"this needs an extra: {sys.prefix}/bin/pip install harvesters") from None
     producer, _, wanted = device.partition("#")
     if not Path(producer).is_file():
         raise GenicamError(f"{producer} is not there: the camera's maker has a GenTL producer, a .cti file")

@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from station.errors import ConfigError
+from station.extras import how_to_add
 from station.web.absence import Absence
 
 log = structlog.get_logger(__name__)
@@ -68,7 +69,7 @@ class RedisCache:
         try:
             import redis  # only where it is used: an extra
         except ModuleNotFoundError as error:
-            raise ConfigError(f'[http] redis needs an extra ({error}): pip install "station[redis]"') from None
+            raise ConfigError(f"[http] redis needs an extra ({error}): {how_to_add('redis')}") from None
         self._errors = (redis.RedisError, OSError)
         self._client = redis.Redis.from_url(address, password=password, socket_timeout=0.5, socket_connect_timeout=0.5)
         self._absence = Absence(monotonic=monotonic)

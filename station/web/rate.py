@@ -13,6 +13,7 @@ from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from station.errors import ConfigError
+from station.extras import how_to_add
 from station.web.absence import Absence
 from station.web.shared_counts import SharedCounts
 
@@ -44,7 +45,7 @@ class RateLimit:
             else:
                 storage = MemoryStorage() if counts is None else SharedCounts(counts)
         except limits.errors.ConfigurationError as error:
-            raise ConfigError(f'[http] redis: {error}: pip install "station[redis]"') from None
+            raise ConfigError(f"[http] redis: {error}: {how_to_add('redis')}") from None
         self._errors = storage.base_exceptions
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._absence = Absence(monotonic=monotonic)

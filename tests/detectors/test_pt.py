@@ -58,7 +58,7 @@ def test_what_the_child_makes_and_tells_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('say(error="no module", missing=True)', r"pip install 'station\[ultralytics\]'"),
+        ('say(error="no module", missing=True)', r"bin/pip install 'onnx.* 'ultralytics"),
         ('say(error="task segment")', "cannot be converted: task segment"),
         ("say(done=True)", "left no file"),
         ('say(step="loading"); sys.exit(9)', "ended with 9 while loading"),

@@ -1,0 +1,24 @@
+"""How to add what a plain install leaves out: by this environment's own pip, and by the packages' own names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from importlib import metadata
+
+
+def how_to_add(extra: str) -> str:
+    """
+    The command that adds *extra*, one of pyproject.toml's.
+
+    Never ``pip install station[...]``: on PyPI that name is another project's, and pip takes it for ours wherever ours
+    is not installed.
+    """
+    try:
+        known = metadata.requires("station") or []
+    except metadata.PackageNotFoundError:
+        known = []
+    pattern = re.compile(rf"""(.*?)\s*;.*extra == ['"]{re.escape(extra)}['"]""")
+    wanted = [found[1] for one in known if (found := pattern.fullmatch(one)) is not None]
+    return f"{sys.prefix}/bin/pip install {shlex.join(wanted or [extra])}"
