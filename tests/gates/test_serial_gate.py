@@ -145,7 +145,7 @@ def test_a_result_that_the_plc_acknowledges_is_shown_and_one_that_it_does_not_is
         line = Open(plc.port)
         gate = SerialGate(line.port, texts, Times(ack_s=30.0), terminator="\r", alive=lambda: None, beat=lambda _: None)
         stop = threading.Event()
-        loop = threading.Thread(target=gate.run, args=(stop,))
+        loop = threading.Thread(target=gate.run, args=(stop,), daemon=True)  # not to outlive a test that fails
         with line:
             loop.start()
             plc.wait_for("READY")
