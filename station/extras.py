@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from importlib import metadata
 
 
 def how_to_add(extra: str) -> str:
@@ -15,6 +14,8 @@ def how_to_add(extra: str) -> str:
     Never ``pip install station[...]``: on PyPI that name is another project's, and pip takes it for ours wherever ours
     is not installed.
     """
+    from importlib import metadata  # 40 ms of a start, for a message that few ever see
+
     try:
         known = metadata.requires("station") or []
     except metadata.PackageNotFoundError:

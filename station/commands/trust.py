@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +16,7 @@ from station.config import Settings
 from station.detectors.reference import Reference
 from station.errors import ConfigError, DetectorError
 from station.parts import build_reference, make_folder, picture_limits
-from station.picture import decode, look, refusal
+from station.picture import decode, look, pixels_sha256, refusal
 from station.terminal import shown
 from station.trust import Look, look_at, problem_of
 from station.types import Image, TrustLimits
@@ -108,7 +106,7 @@ def _taught(path: Path, settings: Settings, reference: Reference | None) -> Taug
     problem = problem_of(image, min_contrast=settings.recipe.min_contrast)
     if problem is not None:
         raise ConfigError(f"{name} is not a picture of a good board: {problem}: take it away")
-    sha256 = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+    sha256 = pixels_sha256(image)
     if reference is None:
         return Taught(name, look_at(image), None, sha256)
     try:

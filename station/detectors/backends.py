@@ -30,8 +30,6 @@ Runtime: TypeAlias = Literal["onnxruntime", "openvino"]
 
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 
-MISSING_HINT = how_to_add("openvino")
-MISSING = f'[detector] backend = "openvino", which is not installed: {MISSING_HINT}'
 WARM_UPS = 3  # the first runs are slower: memory is taken, caches are cold
 RUNS = 9  # of each, in turn, so that what else the machine does meets both
 WORTH_IT = 0.95  # OpenVINO takes a second library and more memory: it has to be that much faster
@@ -77,7 +75,7 @@ def open_network(
     Raises ModelError for a file that cannot be used, ConfigError for a backend that is not installed.
     """
     if backend == "openvino" and not has_openvino():
-        raise ConfigError(MISSING)
+        raise ConfigError(f'[detector] backend = "openvino", which is not installed: {how_to_add("openvino")}')
     if backend != "auto":
         return _open(backend, path, threads=threads, sha256=sha256, places=places)
     choice = choose(path, threads=threads, sha256=sha256, places=places)
@@ -115,7 +113,8 @@ def _open(runtime: Runtime, path: Path, *, threads: int, sha256: str | None, pla
             try:
                 from station.detectors.openvino import OpenVinoNetwork
             except ImportError as error:
-                raise ConfigError(f"openvino is installed but cannot be imported ({error}): {MISSING_HINT}") from None
+                hint = how_to_add("openvino")
+                raise ConfigError(f"openvino is installed but cannot be imported ({error}): {hint}") from None
             cache = None if places is None else places.compiled
             return OpenVinoNetwork(path, threads=threads, sha256=sha256, cache=cache)
 

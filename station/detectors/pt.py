@@ -27,7 +27,7 @@ from station.types import Box, Defect
 CHILD = Path(__file__).with_name("pt_child.py")
 WARNING = "a .pt file can run any code when it is loaded: use only files whose makers you trust"
 MISSING = (
-    f"a .pt is converted by ultralytics, which is not installed: {how_to_add('ultralytics')}, or convert it "
+    "a .pt is converted by ultralytics, which is not installed: {how}, or convert it "
     "where it is: yolo export model={pt} format=onnx imgsz=640, and give the station the .onnx"
 )
 TURN_S = 1.0
@@ -92,7 +92,11 @@ def convert(
         raise ModelError(f"{pt} cannot be read: {error.strerror}") from None
     answer = _run(copied, folder, pictures, on_progress=on_progress, python=python, stuck_s=stuck_s)
     if "error" in answer:
-        text = MISSING.format(pt=pt) if answer.get("missing") else f"{pt} cannot be converted: {answer['error']}"
+        text = (
+            MISSING.format(pt=pt, how=how_to_add("ultralytics"))
+            if answer.get("missing")
+            else f"{pt} cannot be converted: {answer['error']}"
+        )
         raise ModelError(text)
     onnx = folder / "model.onnx"
     if not onnx.is_file():

@@ -25,7 +25,6 @@ from station.extras import how_to_add
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-MISSING = f"quantising needs onnx, which is not installed: {how_to_add('quantize')}"
 # What runs in int8 from one convolution to the next. The rest of a network (the attention's MatMul and Softmax) stays
 # float: with it YOLO11n with ReLU is no faster (66.5 and 66.3 ms, beside a training) and no better.
 WORTH_IT = ("Conv", "Relu", "Add", "Concat", "MaxPool", "Resize", "Split")
@@ -49,7 +48,7 @@ def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     except ImportError:
-        raise ModelError(MISSING) from None
+        raise ModelError(f"quantising needs onnx, which is not installed: {how_to_add('quantize')}") from None
     try:
         loaded = onnx.load(model)
     except (OSError, DecodeError) as error:

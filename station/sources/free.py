@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Callable, Generator
 
-import numpy as np
-
 from station.errors import CameraError
+from station.picture import pixels_sha256
 from station.types import Camera, Frame, Shot, Stop, Trigger
 
 _IDLE_S = 0.25
@@ -67,6 +65,6 @@ def frame_of(shot: Shot, trigger: Trigger | None = None) -> Frame:
         captured_at=shot.taken_at,
         source="camera",
         board_serial=None if trigger is None else trigger.board_serial,
-        sha256=hashlib.sha256(np.ascontiguousarray(shot.image).data).hexdigest(),
+        sha256=pixels_sha256(shot.image),
         trigger=trigger,
     )
