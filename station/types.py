@@ -108,7 +108,8 @@ class Frame:
 
     *id* is the board's event id for ever: a UUID, minted once when the board was taken or asked for.
     *image* is None exactly when *problem* says why the picture cannot be judged.
-    *sha256* is of the original bytes (hex), empty when they could not be read.
+    *sha256* is of the original bytes (hex), empty when they could not be read. A camera's picture has none: it is of
+    its pixels, and the line makes it.
     """
 
     id: str

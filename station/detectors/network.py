@@ -18,7 +18,10 @@ from station.errors import ModelError
 
 Floats: TypeAlias = NDArray[np.float32]
 
-Dtype: TypeAlias = type[np.float32 | np.float16]
+Dtype: TypeAlias = type[np.float32 | np.float16 | np.uint8]
+
+Tensor: TypeAlias = NDArray[np.float32 | np.float16 | np.uint8]
+"""B x 3 x H x W in C order: 0..1 in float or half, 0..255 in bytes."""
 
 EXPORT_HINT = "export it again with: yolo export model=YOUR.pt format=onnx imgsz=640"
 # How protobuf writes the key "location" of a tensor that lies in another file (onnx.proto: StringStringEntryProto).
@@ -66,9 +69,9 @@ class Network(Protocol):
     @property
     def computed_by(self) -> str: ...
 
-    def run(self, tensor: NDArray[np.float32 | np.float16]) -> Floats:
+    def run(self, tensor: Tensor) -> Floats:
         """
-        The first output for *tensor*, B x 3 x H x W in C order. It may be overwritten by the next run.
+        The first output for *tensor*, in the type that ``input`` names. It may be overwritten by the next run.
 
         Raises DetectorError when the network fails.
         """

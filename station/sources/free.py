@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Generator
 
 from station.errors import CameraError
-from station.picture import pixels_sha256
 from station.types import Camera, Frame, Shot, Stop, Trigger
 
 _IDLE_S = 0.25
@@ -65,6 +64,5 @@ def frame_of(shot: Shot, trigger: Trigger | None = None) -> Frame:
         captured_at=shot.taken_at,
         source="camera",
         board_serial=None if trigger is None else trigger.board_serial,
-        sha256=pixels_sha256(shot.image),
         trigger=trigger,
     )

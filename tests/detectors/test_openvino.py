@@ -23,7 +23,7 @@ if not has_openvino():
 from station.detectors import openvino as backend
 from station.detectors.openvino import OpenVinoNetwork
 
-GREY = np.full((1, 3, 64, 64), 0.5, np.float32)
+GREY = np.full((1, 3, 64, 64), 128, np.uint8)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_only_the_latest_compiled_models_are_kept(tmp_path: Path, cache: Path, m
 def test_a_network_that_fails_on_a_picture_leaves_it_unjudged(tmp_path: Path) -> None:
     network = OpenVinoNetwork(save(tmp_path / "m.onnx", V8), threads=1)
     with pytest.raises(DetectorError, match=r"^the network failed: "):
-        network.run(np.zeros((1, 3, 32, 32), np.float32))
+        network.run(np.zeros((1, 3, 32, 32), np.uint8))
 
 
 def test_a_file_that_is_no_network_gives_the_reason_and_not_source_lines(tmp_path: Path) -> None:

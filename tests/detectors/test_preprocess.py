@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from station.detectors.preprocess import Letterbox, Placement
 from station.types import Box, Image
 
-Kind = type[np.float32 | np.float16]
-KINDS = pytest.mark.parametrize("kind", [np.float32, np.float16])
-GREY = 114 / 255
+Kind = type[np.float32 | np.float16 | np.uint8]
+KINDS = pytest.mark.parametrize("kind", [np.float32, np.float16, np.uint8])
 
 
 def noise(height: int, width: int) -> Image:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
+def given(image: Image, kind: Kind) -> NDArray[Any]:
+    """What a network of *kind* is given of an unscaled *image*: red first, 255 is 1; or bytes as they are."""
+    planes = image[..., ::-1].transpose(2, 0, 1)
+    return planes if kind is np.uint8 else (planes.astype(np.float32) / 255).astype(kind)
+
+
 @KINDS
 def test_a_picture_of_the_networks_size_arrives_as_it_is(kind: Kind) -> None:
     box, image = Letterbox(height=64, width=96, dtype=kind), noise(64, 96)
     box.fill(image)
-    expected = (image[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255).astype(kind)
     assert box.tensor.dtype == kind
-    assert np.array_equal(box.tensor[0], expected), "red first, 255 is 1"
+    assert np.array_equal(box.tensor[0], given(image, kind))
 
 
 @pytest.mark.parametrize("height", [127, 128, 129, 300])
@@ -39,10 +46,19 @@ def test_a_picture_that_only_needs_the_pad_is_not_scaled(kind: Kind) -> None:
     box, image = Letterbox(height=64, width=64, dtype=kind), noise(40, 64)
     placement = box.fill(image)
     assert (placement.top_px, placement.left_px, placement.height_px) == (12, 0, 40)
-    expected = (image[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255).astype(kind)
-    assert np.array_equal(box.tensor[0, :, 12:52], expected)
-    assert box.tensor[0, :, :12] == pytest.approx(GREY, abs=1e-3)
-    assert box.tensor[0, :, 52:] == pytest.approx(GREY, abs=1e-3)
+    assert np.array_equal(box.tensor[0, :, 12:52], given(image, kind))
+    grey = 114 if kind is np.uint8 else 114 / 255
+    assert box.tensor[0, :, :12] == pytest.approx(grey, abs=1e-3)
+    assert box.tensor[0, :, 52:] == pytest.approx(grey, abs=1e-3)
+
+
+@KINDS
+@pytest.mark.parametrize("size", [(64, 64), (40, 64), (64, 30), (128, 100)])
+def test_planes_lie_where_a_picture_of_them_would(kind: Kind, size: tuple[int, int]) -> None:
+    pictures, planes = (Letterbox(height=64, width=64, dtype=kind, batch=2) for _ in range(2))
+    image = noise(*size)
+    assert planes.fill_planes([image[..., at] for at in (2, 1, 0)], at=1) == pictures.fill(image, at=1)
+    assert np.array_equal(planes.tensor, pictures.tensor)
 
 
 @pytest.mark.parametrize("sizes", [((64, 128), (128, 64)), ((128, 64), (64, 64)), ((10, 64), (64, 20), (10, 64))])

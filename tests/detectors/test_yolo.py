@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from station.detectors.backends import has_openvino, open_network
-from station.detectors.network import Floats, Network
+from station.detectors.network import Floats, Network, Tensor
 from station.detectors.preprocess import Grey
 from station.detectors.yolo import NetworkDetector, Tiling
 from station.errors import DetectorError, ModelError
@@ -296,7 +296,7 @@ class Counting:
         self._network = network
         self.batches: list[int] = []
 
-    def run(self, tensor: NDArray[np.float32 | np.float16]) -> Floats:
+    def run(self, tensor: Tensor) -> Floats:
         self.batches.append(len(tensor))
         return self._network.run(tensor)
 
