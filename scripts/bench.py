@@ -316,7 +316,10 @@ def daemon(
     finally:
         notify.close()
         process.send_signal(signal.SIGTERM)
-        process.wait(15)
+        try:
+            process.wait(15)
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ from station.reviews import Reviews
 from station.sdnotify import Notifier
 from station.sections import MB, FolderSection
 from station.showing import Line, Showing
+from station.stop_signal import StopSignal
 from station.supervise import Worker
 from station.today import Books, today
 from station.trigger_journal import TriggerJournal
@@ -89,7 +90,7 @@ class Station:
         self._settings = settings
         self._started_s = time.monotonic()
         self._notifier = Notifier(os.environ)
-        self._asked = threading.Event()
+        self._asked = StopSignal()
         self._owes = threading.Event()
         self._counts = dict.fromkeys((verdict.value for verdict in Verdict), 0)
         self._last: Verdict | None = None
