@@ -13,9 +13,9 @@ from typing import Protocol
 import structlog
 
 from station.decide import decide, unknown
+from station.digest import pixels_sha256
 from station.errors import DetectorError, GateError, GateLateError
 from station.events import GATE_FAILED, GATE_LATE, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of
-from station.picture import pixels_sha256
 from station.trust import problem_of
 from station.types import (
     Answer,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import cv2
@@ -102,11 +101,6 @@ def decode(data: bytes) -> Image | None:
     if image.ndim == 2:
         image = _bytes(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
     return image if image.ndim == 3 and image.shape[2] == 3 else None
-
-
-def pixels_sha256(image: Image) -> str:
-    """The hash (hex) of a picture that came without a file: of its pixels, row by row."""
-    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
 def _jpeg(data: bytes, header: Header) -> Image | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -128,6 +129,15 @@ def test_each_board_is_recorded_once_and_the_idle_line_goes_on_beating() -> None
         ("sealed", 2),
     ]
     assert source.closed == 1
+
+
+def test_a_picture_that_came_without_a_hash_is_on_record_with_that_of_its_pixels() -> None:
+    given = frame(sha256="")
+    run = Run(FakeSource([given]), FakeLedger())
+    until(lambda: run.inspected)
+    run.end()
+    assert given.image is not None
+    assert run.inspected[0].frame.sha256 == hashlib.sha256(given.image.tobytes()).hexdigest()
 
 
 def test_the_gate_is_busy_while_a_board_is_inspected() -> None:

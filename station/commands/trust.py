@@ -14,9 +14,10 @@ from rich.table import Table
 
 from station.config import Settings
 from station.detectors.reference import Reference
+from station.digest import pixels_sha256
 from station.errors import ConfigError, DetectorError
 from station.parts import build_reference, make_folder, picture_limits
-from station.picture import decode, look, pixels_sha256, refusal
+from station.picture import decode, look, refusal
 from station.terminal import shown
 from station.trust import Look, look_at, problem_of
 from station.types import Image, TrustLimits
