@@ -74,6 +74,7 @@ TOP = {
 PURE = {
     "decide",
     "events",
+    "digest",
     "trust",
     "types",
     "errors",
