@@ -145,7 +145,7 @@ class Station:
             self._ledger,
             Reviews(self._ledger, station=settings.station.name, on_new=self._owes.set),
             self._vitals,
-            recipe=lambda: self._recipes.commanded or settings.recipe.name,
+            recipe=lambda: self._recipes.in_force,
             line=Line(
                 settings.source.kind,
                 settings.gate.kind,
@@ -441,6 +441,7 @@ class Station:
             version=__version__,
             model=model.name,
             model_sha256=model.sha256,
+            recipe=self._recipes.in_force,
             at=utc_text(datetime.now(timezone.utc)),
             uptime_s=time.monotonic() - self._started_s,
             inspections=dict(self._counts),

@@ -15,12 +15,17 @@ from station.today import Today
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """A moment of the station. Ages and durations in seconds; *beats_s* is the age of each loop's last beat."""
+    """
+    A moment of the station. Ages and durations in seconds; *beats_s* is the age of each loop's last beat.
+
+    *recipe* judges a board that comes now, unless its serial says otherwise.
+    """
 
     station: str
     version: str
     model: str
     model_sha256: str
+    recipe: str
     at: str
     uptime_s: float
     inspections: dict[str, int]
@@ -53,6 +58,7 @@ def heartbeat_of(vitals: Vitals) -> bytes:
             "uptime_s": round(vitals.uptime_s, 1),
             "version": vitals.version,
             "model": {"name": vitals.model, "sha256": vitals.model_sha256},
+            "recipe": vitals.recipe,
             "ready": vitals.ready,
             "inspections": vitals.inspections,
             "last_seq": vitals.last_seq,

@@ -42,24 +42,21 @@ class Recipes:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._benches = benches
-        self._plain = plain
         self._patterns = tuple(patterns)
         self._kept = kept
         self._on_change = on_change
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._commanded: str | None = None
-        chosen = read_kept(kept).get(KEY)
-        if isinstance(chosen, str) and chosen in benches:
-            self._commanded = chosen
-        elif chosen is not None:
+        chosen = read_kept(kept).get(KEY, plain)
+        if not isinstance(chosen, str) or chosen not in benches:
             log.warning("chosen recipe forgotten", recipe=str(chosen), reason="it is not configured any more")
-        self._choices = deque([(float("-inf"), self._commanded or plain)], maxlen=CHOICES)  # since when, and which
+            chosen = plain
+        self._choices = deque([(float("-inf"), chosen)], maxlen=CHOICES)  # since when, and which
 
     @property
-    def commanded(self) -> str | None:
-        """What a command chose, or None."""
-        return self._commanded
+    def in_force(self) -> str:
+        """What judges a board that comes now, unless its serial says otherwise."""
+        return self._choices[-1][1]
 
     def choose(self, frame: Frame) -> Bench:
         """The bench for *frame*; a command is for boards whose trigger came after it, and not for those that wait."""
@@ -82,7 +79,7 @@ class Recipes:
                 write_kept(self._kept, {KEY: name})
             except OSError as error:  # not for this hour only: the next start would judge by another one
                 raise CommandError(f"the choice cannot be kept on disk ({error.strerror}): the recipe stays") from None
-            before, self._commanded = self._commanded or self._plain, name
+            before = self.in_force
             self._choices.append((self._monotonic(), name))
         if name != before:
             log.info("recipe changed", recipe=name, before=before)

@@ -96,7 +96,7 @@ def test_the_readme_names_every_metric_of_the_station() -> None:
 def test_the_readme_names_every_field_of_what_the_station_says_of_itself() -> None:
     today = Today(datetime.now(timezone.utc), 0, None)
     said = Vitals(
-        "s", "v", "m", "", "", 0, {}, 0, 0, 0, 0, True, "5", {}, (), {}, (), 0, 0, today
+        "s", "v", "m", "", "", "", 0, {}, 0, 0, 0, 0, True, "5", {}, (), {}, (), 0, 0, today
     )  # as it comes: only names are looked at
     fault = fault_of(Fault("c", "d", 0), began=True, event_id="", station="", at="")
     part = README.partition("### State, heartbeat and faults")[2]

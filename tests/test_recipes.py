@@ -51,7 +51,7 @@ def test_a_command_chooses_for_boards_that_no_serial_decides_also_after_a_restar
     assert first.use("b") == {"recipe": "b", "before": "b"}
     assert heard == ["b"]
     again = recipes(tmp_path)
-    assert (chosen(again, None), chosen(again, "A-1"), again.commanded) == ("b", "a", "b")
+    assert (chosen(again, None), chosen(again, "A-1"), again.in_force) == ("b", "a", "b")
     again.use("default")
     assert chosen(recipes(tmp_path), None) == "default"
 

@@ -38,6 +38,7 @@ def vitals_of(health: Health, *, connected: bool = True, owed: int = 0) -> Vital
         version="1.2.3",
         model="pcb-demo",
         model_sha256="m",
+        recipe="default",
         at="2026-11-23T12:00:00.000Z",
         uptime_s=1.0,
         inspections={"pass": 0, "fail": 0, "unknown": 0},
