@@ -234,6 +234,6 @@ def lock_folder(folder: Path) -> IO[bytes]:
     except OSError:
         lock.close()
         raise ConfigError(
-            f"[station] data_dir = {folder}: another station that runs uses it: give each station its own"
+            f"[station] data_dir = {folder}: another station that runs uses it: give each its own, or stop that one"
         ) from None
     return lock
