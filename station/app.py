@@ -6,10 +6,7 @@ import os
 import signal
 import threading
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -28,9 +25,11 @@ from station.disk import Disks, Room
 from station.errors import LedgerError
 from station.events import to_bytes, utc_text
 from station.evidence import FolderEvidence
+from station.fault_news import FaultNews
 from station.gates.tower import Lamps, lamps_of
-from station.health import Fault, Health
-from station.heartbeat import Vitals, fault_of, heartbeat_of, left_open
+from station.health import Health
+from station.heartbeat import Vitals, heartbeat_of
+from station.housekeeping import Housekeeping, Prune
 from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
 from station.line import Listeners, log_inspection, run_line, settle_left_open
@@ -56,7 +55,7 @@ from station.supervise import Worker
 from station.today import Books, today
 from station.trigger_journal import TriggerJournal
 from station.turns import Turns
-from station.types import Inspection, Message, Stop, Verdict
+from station.types import Inspection, Stop, Verdict
 
 if TYPE_CHECKING:
     from station.web.server import WebServer
@@ -70,8 +69,6 @@ WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
 CONVERTING_S = 60.0  # more time to start for a child that converts a model, each time it has moved on
 COMMANDS = 100  # that wait; what comes beyond is refused in the log
-UNSAID = 100  # faults that wait for room on the disk
-PRUNE_CHUNKS = 20  # of some hundred rows each, a minute: more than any line makes, and never long
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
 # machine takes seconds at the most; the link's longest wait is the resolver's.
@@ -95,7 +92,6 @@ class Station:
         self._counts = dict.fromkeys((verdict.value for verdict in Verdict), 0)
         self._last: Verdict | None = None
         self._backlog = 0
-        self._unsaid: deque[Message] = deque(maxlen=UNSAID)  # the oldest goes first: the heartbeat names what lasts
 
         # Config -> ledger -> model -> link -> workers -> web: what the next part needs is there, and safe.
         data_dir = make_folder(settings.station.data_dir, "[station] data_dir")
@@ -103,14 +99,20 @@ class Station:
         opened = open_ledger(data_dir / "ledger.db")
         self._ledger: SqliteLedger = opened.ledger
         self._outbox = SqliteOutbox(data_dir / "ledger.db")
-        self._end_what_was_left_open()
-        self._health = Health(on_fault=self._on_fault)
-        self._clock = Clock()
         self._disks = Disks(
             [data_dir, *_inbox(settings)],
             evidence_floor_bytes=int(settings.evidence.stop_below_mb * MB),
             stop_floor_bytes=int(settings.ledger.stop_below_mb * MB),
         )
+        self._news = FaultNews(
+            self._ledger,
+            station=settings.station.name,
+            has_room=lambda: self._disks.room() is not Room.FULL,
+            on_owed=self._owes.set,
+        )
+        self._news.end_left_open()
+        self._health = Health(on_fault=self._news.heard)
+        self._clock = Clock()
         self._evidence = FolderEvidence(
             data_dir / "evidence",
             keep=settings.evidence.keep,
@@ -171,6 +173,7 @@ class Station:
             )
         if self._side.journal is not None:
             settle_left_open(self._side.journal, self._ledger, self._recipes.choose)
+        self._housekeeping = self._build_housekeeping()
         self._workers = self._build_workers()
 
     def run(self) -> None:
@@ -298,15 +301,29 @@ class Station:
             add("mqtt", link.run)
         return workers
 
+    def _build_housekeeping(self) -> Housekeeping:
+        source, keep_days = self._settings.source, self._settings.ledger.keep_days
+        keep_ids = isinstance(source, FolderSection) and source.after == "leave"
+        prunes: list[Prune] = [partial(self._outbox.prune, keep_days=keep_days, keep_ids=keep_ids)]
+        if self._side.journal is not None:
+            prunes.append(partial(self._side.journal.prune, keep_days=keep_days))
+        return Housekeeping(
+            self._disks,
+            self._health,
+            stop_below_mb=self._settings.ledger.stop_below_mb,
+            evidence_below_mb=self._settings.evidence.stop_below_mb,
+            sweep=self._evidence.sweep,
+            prunes=prunes,
+        )
+
     def _tick_until_asked(self) -> None:
         beat_every_s = self._settings.mqtt.heartbeat_s
         feed_every_s = self._notifier.watchdog_interval_s()
         next_beat_s = next_feed_s = next_housekeeping_s = time.monotonic()
         while not self._asked.wait(TICK_S) and self._health.restart_wanted is None:
             now_s = time.monotonic()
-            self._look_at_the_disk()
-            self._say_what_was_unsaid()
-            self._evidence.sweep()
+            self._housekeeping.look()
+            self._news.catch_up()
             if feed_every_s is not None and now_s >= next_feed_s and not self._health.stalled():
                 self._notifier.feed()
                 next_feed_s = now_s + feed_every_s - TICK_S
@@ -316,41 +333,10 @@ class Station:
                     self._link.tell(f"{self._settings.station.topic}/heartbeat", heartbeat_of(self._vitals()))
                 if now_s >= next_housekeeping_s:
                     next_housekeeping_s = now_s + HOUSEKEEPING_S
-                    self._keep_house()
+                    self._clock.look()
+                    self._housekeeping.clear()
             except LedgerError as error:  # the line will say so itself, when it needs the ledger
                 log.warning("housekeeping put off", reason=str(error))
-
-    def _look_at_the_disk(self) -> None:
-        room, free_mb = self._disks.room(), self._disks.free_bytes() / MB
-        floors = self._settings
-        if room is Room.FULL:
-            why = (
-                f"{free_mb:.0f} MB free, {floors.ledger.stop_below_mb:g} MB needed ([ledger] stop_below_mb): "
-                "no board is taken until there is room"
-            )
-            self._health.cannot("disk", why)
-            self._health.begin("disk_full", why)
-        else:
-            self._health.cannot("disk", None)
-            self._health.end("disk_full")
-        if room is Room.PLENTY:
-            self._health.end("disk_low")
-        else:
-            self._health.begin(
-                "disk_low",
-                f"{free_mb:.0f} MB free: no pictures are kept below {floors.evidence.stop_below_mb:g} MB "
-                "([evidence] stop_below_mb)",
-            )
-
-    def _keep_house(self) -> None:
-        self._clock.look()
-        source, keep_days = self._settings.source, self._settings.ledger.keep_days
-        keep_ids = isinstance(source, FolderSection) and source.after == "leave"
-        for _ in range(PRUNE_CHUNKS):
-            if not self._outbox.prune(keep_days=keep_days, keep_ids=keep_ids):
-                break
-        if self._side.journal is not None:
-            self._side.journal.prune(keep_days=keep_days)
 
     def _on_inspected(self, inspection: Inspection) -> None:
         self._last = inspection.decision.verdict
@@ -372,33 +358,6 @@ class Station:
     def _on_backlog(self, files: int) -> None:
         self._backlog = files
         self._metrics.backlog(files)
-
-    def _on_fault(self, fault: Fault, began: bool) -> None:
-        if began:
-            log.warning("fault began", code=fault.code, detail=fault.detail)
-        else:  # its detail would read like news
-            log.info("fault ended", code=fault.code, after_s=round(fault.lasted_s))
-        self._publish_fault(fault, began=began)
-
-    def _end_what_was_left_open(self) -> None:
-        """A fault that was there when the last run ended is over: it begins anew if it is still there."""
-        for fault in left_open(self._ledger.notices("fault")):
-            self._publish_fault(replace(fault, detail="the station was started anew"), began=False)
-
-    def _publish_fault(self, fault: Fault, *, began: bool) -> None:
-        at = utc_text(datetime.now(timezone.utc))
-        name, event_id = self._settings.station.name, str(uuid.uuid4())
-        document = fault_of(fault, began=began, event_id=event_id, station=name, at=at)
-        message = Message("fault", document)
-        if self._unsaid or not self._ledger.notice(message):
-            self._unsaid.append(message)
-        self._owes.set()
-
-    def _say_what_was_unsaid(self) -> None:
-        """A full disk takes no news of itself: it is said, in its order, when there is room."""
-        while self._unsaid and self._disks.room() is not Room.FULL and self._ledger.notice(self._unsaid[0]):
-            self._unsaid.popleft()
-            self._owes.set()
 
     def _on_link_change(self) -> None:
         """There is an answer or a new connection: the link is well, and the publisher has something to do."""

@@ -26,7 +26,15 @@ from tests.test_mqtt_commands import Commander
 from tests.waiting import until
 
 Changes = dict[str, dict[str, object]]
-CAMERA: dict[str, object] = {"kind": "camera", "path": None, "scan_s": None, "fps": 50, "latency_ms": 0}
+# A camera's program that a busy machine leaves no time is no hung camera.
+CAMERA: dict[str, object] = {
+    "kind": "camera",
+    "path": None,
+    "scan_s": None,
+    "fps": 50,
+    "latency_ms": 0,
+    "stalled_s": PATIENCE_S,
+}
 LINE: dict[str, dict[str, object]] = {
     "trigger": {"kind": "serial", "answer_ms": 5000},
     "gate": {"kind": "serial", "heartbeat_s": 0.2},

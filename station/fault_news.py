@@ -1,0 +1,73 @@
+"""What subscribers hear of faults: each when it begins and when it ends, in that order, whatever the disk takes."""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Protocol
+
+import structlog
+
+from station.events import utc_text
+from station.health import Fault
+from station.heartbeat import fault_of, left_open
+from station.types import Message
+
+log = structlog.get_logger(__name__)
+
+TOPIC = "fault"
+UNSAID = 100  # faults that wait for room on the disk
+
+
+class Notices(Protocol):
+    """Where messages that belong to no board are owed (``ledger.SqliteLedger``)."""
+
+    def notice(self, message: Message, /) -> bool: ...
+
+    def notices(self, topic: str, /) -> list[bytes]: ...
+
+
+class FaultNews:
+    """
+    Owes a message for each fault that begins or ends. Any thread may call it.
+
+    *has_room*: the disk takes something. *on_owed*: the publisher has something to do.
+    """
+
+    def __init__(
+        self, ledger: Notices, *, station: str, has_room: Callable[[], bool], on_owed: Callable[[], None]
+    ) -> None:
+        self._ledger = ledger
+        self._station = station
+        self._has_room = has_room
+        self._on_owed = on_owed
+        self._unsaid: deque[Message] = deque(maxlen=UNSAID)  # the oldest goes first: the heartbeat names what lasts
+
+    def end_left_open(self) -> None:
+        """A fault that was there when the last run ended is over: it begins anew if it is still there."""
+        for fault in left_open(self._ledger.notices(TOPIC)):
+            self._owe(replace(fault, detail="the station was started anew"), began=False)
+
+    def heard(self, fault: Fault, began: bool) -> None:
+        """For ``health.Health``: *fault* began or ended."""
+        if began:
+            log.warning("fault began", code=fault.code, detail=fault.detail)
+        else:  # its detail would read like news
+            log.info("fault ended", code=fault.code, after_s=round(fault.lasted_s))
+        self._owe(fault, began=began)
+
+    def catch_up(self) -> None:
+        """A full disk takes no news of itself: it is said, in its order, when there is room."""
+        while self._unsaid and self._has_room() and self._ledger.notice(self._unsaid[0]):
+            self._unsaid.popleft()
+            self._on_owed()
+
+    def _owe(self, fault: Fault, *, began: bool) -> None:
+        at, event_id = utc_text(datetime.now(timezone.utc)), str(uuid.uuid4())
+        message = Message(TOPIC, fault_of(fault, began=began, event_id=event_id, station=self._station, at=at))
+        if self._unsaid or not self._ledger.notice(message):
+            self._unsaid.append(message)
+        self._on_owed()
