@@ -29,7 +29,7 @@ from station.fault_news import FaultNews
 from station.gates.tower import Lamps, lamps_of
 from station.health import Health
 from station.heartbeat import Vitals, heartbeat_of
-from station.housekeeping import Housekeeping, Prune
+from station.housekeeping import Housekeeping
 from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
 from station.line import Listeners, log_inspection, run_line, settle_left_open
@@ -68,6 +68,7 @@ DRAIN_S = 5.0
 WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
 CONVERTING_S = 60.0  # more time to start for a child that converts a model, each time it has moved on
+UNSURE = 100_000  # boards that are kept, however old they look, while nobody keeps the clock: 270 MB
 COMMANDS = 100  # that wait; what comes beyond is refused in the log
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
@@ -304,17 +305,26 @@ class Station:
     def _build_housekeeping(self) -> Housekeeping:
         source, keep_days = self._settings.source, self._settings.ledger.keep_days
         keep_ids = isinstance(source, FolderSection) and source.after == "leave"
-        prunes: list[Prune] = [partial(self._outbox.prune, keep_days=keep_days, keep_ids=keep_ids)]
-        if self._side.journal is not None:
-            prunes.append(partial(self._side.journal.prune, keep_days=keep_days))
+
+        def prune_outbox() -> int:
+            return self._outbox.prune(keep_days=keep_days, keep_ids=keep_ids, keep_newest=self._unsure())
+
+        def prune_journal() -> int:
+            journal = self._side.journal
+            return 0 if journal is None else journal.prune(keep_days=keep_days, keep_newest=self._unsure())
+
         return Housekeeping(
             self._disks,
             self._health,
             stop_below_mb=self._settings.ledger.stop_below_mb,
             evidence_below_mb=self._settings.evidence.stop_below_mb,
             sweep=self._evidence.sweep,
-            prunes=prunes,
+            prunes=[prune_outbox, prune_journal],
         )
+
+    def _unsure(self) -> int:
+        """So many of the newest are no day too old, while nobody knows the day."""
+        return 0 if self._clock.synced() else UNSURE
 
     def _tick_until_asked(self) -> None:
         beat_every_s = self._settings.mqtt.heartbeat_s

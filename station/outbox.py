@@ -81,18 +81,20 @@ class SqliteOutbox:
         # The wall clock may have been set back since.
         return Depth(owed, max(0.0, self._now() - first[0]) if first else 0.0, refused)
 
-    def prune(self, *, keep_days: float, keep_ids: bool = False) -> int:
+    def prune(self, *, keep_days: float, keep_ids: bool = False, keep_newest: int = 0) -> int:
         """
         Forgets up to 500 messages, with their boards, that were accepted more than *keep_days* ago; returns how many.
 
         *keep_ids* keeps the boards and forgets only the messages, for a source that leaves its files in place and would
-        inspect them again. What is owed or refused stays, however old. Call it again while it returns more than 0.
+        inspect them again. What is owed or refused stays, however old, and so do the *keep_newest* last ones: by a
+        clock that nobody has set, everything may look old. Call it again while it returns more than 0.
         """
         before_s = self._now() - keep_days * 86_400
         with self._file.writing() as db:
             gone = db.execute(
-                "SELECT row, seq FROM outbox WHERE state = 'accepted' AND settled_at < ? ORDER BY settled_at LIMIT ?",
-                (before_s, CHUNK_ROWS),
+                "SELECT row, seq FROM outbox WHERE state = 'accepted' AND settled_at < ?"
+                " AND row <= (SELECT max(row) FROM outbox) - ? ORDER BY settled_at LIMIT ?",
+                (before_s, keep_newest, CHUNK_ROWS),
             ).fetchall()
             db.executemany("DELETE FROM outbox WHERE row = ?", [(row,) for row, _ in gone])
             if not keep_ids:

@@ -197,10 +197,12 @@ def make_folder(path: Path, key: str) -> Path:
 
 
 def check_apart(data_dir: Path, inbox: Path) -> None:
-    """Raises ConfigError when the data folder lies in the inbox: the station would inspect what it writes itself."""
+    """Raises ConfigError when one lies in the other: the station would inspect what it writes itself, for ever."""
     ours, watched = data_dir.resolve(), inbox.resolve()
     if ours == watched or watched in ours.parents:
         raise ConfigError(f"[station] data_dir = {data_dir} lies in [source] path = {inbox}: choose a folder beside it")
+    if ours in watched.parents:
+        raise ConfigError(f"[source] path = {inbox} lies in [station] data_dir = {data_dir}: choose a folder beside it")
 
 
 def lock_inbox(folder: Path) -> int | None:

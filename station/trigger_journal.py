@@ -82,14 +82,15 @@ class TriggerJournal:
             ).fetchone()
         return Books(*row)
 
-    def prune(self, *, keep_days: float) -> int:
-        """Forgets up to 500 triggers that are long settled; returns how many."""
+    def prune(self, *, keep_days: float, keep_newest: int = 0) -> int:
+        """Forgets up to 500 triggers that are long settled, but none of the *keep_newest*; returns how many."""
         before_s = self._now() - keep_days * 86_400
         with self._file.writing() as db:
             return db.execute(
                 "DELETE FROM triggers WHERE row IN (SELECT row FROM triggers"
-                " WHERE at < ? AND answer IS NOT NULL AND recorded = 1 LIMIT ?)",
-                (before_s, CHUNK_ROWS),
+                " WHERE at < ? AND answer IS NOT NULL AND recorded = 1"
+                " AND row <= (SELECT max(row) FROM triggers) - ? LIMIT ?)",
+                (before_s, keep_newest, CHUNK_ROWS),
             ).rowcount
 
     def close(self) -> None:

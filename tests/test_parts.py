@@ -16,6 +16,7 @@ from station.parts import (
     CREDENTIAL,
     build_link,
     build_recipe,
+    check_apart,
     link_options,
     lowest_threshold,
     make_folder,
@@ -57,6 +58,15 @@ def test_what_a_recipe_counts_is_looked_for_also_below_the_detectors_own_confide
 def test_the_client_id_is_the_stations_unless_one_is_given() -> None:
     assert link_options(settings(station={"name": "aoi-7"})).client_id == "station-aoi-7"
     assert link_options(settings(mqtt={"client_id": "mine"})).client_id == "mine"
+
+
+@pytest.mark.parametrize(("data", "inbox"), [("a", "a"), ("a/data", "a"), ("a", "a/evidence"), ("a", "link/evidence")])
+def test_a_station_never_inspects_what_it_writes_itself(tmp_path: Path, data: str, inbox: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(ConfigError, match="choose a folder beside it"):
+        check_apart(tmp_path / data, tmp_path / inbox)
+    check_apart(tmp_path / "a/data", tmp_path / "a/inbox")
 
 
 def test_with_mqtt_off_there_is_no_link() -> None:

@@ -65,6 +65,7 @@ def test_only_what_is_long_settled_is_forgotten(tmp_path: Path) -> None:
         for number in (1, 3):
             journal.answered(f"id-{number}", Verdict.PASS)
             journal.recorded(f"id-{number}")
+        assert journal.prune(keep_days=90, keep_newest=3) == 0
         assert journal.prune(keep_days=90) == 1
         assert [one.number for one, _ in journal.left_open()] == [2]
         assert journal.books(since_s=0).seen == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
@@ -23,16 +24,14 @@ from station.judge import build_judge
 from station.ledger_file import examine
 from station.mqtt_probe import probe
 from station.parts import build_reference, build_trust, check_apart, check_labels, link_options
-from station.sections import MB, FolderSection
+from station.sections import MB, FolderSection, Section
 
 
 def check(settings: Settings) -> bool:
     """Prints everything; True when the station can inspect with these settings."""
     console = Console(soft_wrap=True, highlight=False)
-    for section, values in settings:
-        console.print(f"[{section}]", style="bold", markup=False)
-        for key, value in values:
-            console.print(f"  {key} = {_shown(value)}", markup=False)
+    for text in resolved(settings):
+        console.print(text, style="bold" if text.startswith("[") else "", markup=False)
     console.print()
     able = True
     line = (_template, _trust, _model, _source, camera, ports, modbus, _data_dir, _ledger, _files)
@@ -142,7 +141,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     try:
         seen = probe(link_options(settings))
     except LinkError as error:  # away, it is waited for; but a login that is refused stays refused
-        yield Finding("broker", works=False, needed=isinstance(error, RefusedError), seen=f"{where}: {error}")
+        yield Finding(
+            "broker", works=False, needed=isinstance(error, RefusedError), seen=f"{where}: {error}; events wait on disk"
+        )
         return
     yield Finding("broker", works=True, seen=f"{where}: {seen}")
 
@@ -201,7 +202,30 @@ def _try(act: Callable[[], object]) -> str | None:
     return None
 
 
-def _shown(value: object) -> str:
-    return (
-        f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+def resolved(settings: Settings) -> Iterator[str]:
+    """All settings as the lines of a station.toml; what is not set is a comment."""
+    tables = {name: table for name, table in settings if name != "recipes"}
+    tables |= {f"recipes.{name}": recipe for name, recipe in settings.recipes.items()}
+    for name, table in tables.items():
+        yield f"[{name}]"
+        for key, value in table:
+            yield f"# {key} is not set" if value is None else f"{key} = {_toml(value)}"
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case Section():
+            return _toml(dict(value))
+        case dict():
+            return (
+                "{"
+                + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items() if one is not None)
+                + "}"
+            )
+        case list() | tuple() | set() | frozenset():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(str(value), ensure_ascii=False)

@@ -62,7 +62,7 @@ class Scanner:
             self._health.begin(
                 FAULT,
                 f"a trigger came and no barcode in the {self._window_s:g} s before it: look at the scanner, or set "
-                "[recipe] serial_required = false",
+                "[scanner] required = false",
             )
         return None
 

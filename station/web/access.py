@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 import structlog
@@ -29,6 +29,8 @@ MAX_ADDRESSES = 10_000
 WAIT_S = 0.25  # for each failure beyond the free ones, up to WAIT_MOST_S
 WAIT_MOST_S = 2.0
 MAX_TEXT = 4096  # of what a caller shows: no token of ours is longer
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address | str
 
 May = Callable[[Scope], Any]
 """Gives what stands in the ``dependencies`` of a route: it lets in who has that scope, or ends the request."""
@@ -63,28 +65,39 @@ class Addresses:
         """
         From the right of X-Forwarded-For the first that is no proxy of ours: what lies left can be made up.
 
-        Some proxies (HAProxy) add a line of their own below the one that the caller has made up: all lines count.
+        Some proxies (HAProxy) add a line of their own below the one that the caller has made up: all lines count. Of
+        IPv6 it is the network of 64 bits, in which one machine may take any address that it likes.
         """
-        address = request.client.host if request.client else "unknown"
+        address = _address(request.client.host if request.client else "unknown")
         said = ",".join(request.headers.getlist("x-forwarded-for"))
         hops = [one.strip() for one in said.split(",") if one.strip()]
         while hops and self._is_proxy(address):
-            address = hops.pop()
-        return address
+            address = _address(hops.pop())
+        if isinstance(address, ipaddress.IPv6Address):
+            return str(ipaddress.ip_network((address, 64), strict=False))
+        return str(address)
 
     def is_tls(self, request: Request) -> bool:
         forwarded = request.headers.get("x-forwarded-proto", "")
         peer = request.client.host if request.client else ""
-        return request.url.scheme == "https" or (forwarded == "https" and self._is_proxy(peer))
+        return request.url.scheme == "https" or (forwarded == "https" and self._is_proxy(_address(peer)))
 
-    def _is_proxy(self, text: str) -> bool:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:  # as a port on "::" says it
-            address = address.ipv4_mapped
-        return any(address in one for one in self._trusted)
+    def _is_proxy(self, address: _Address) -> bool:
+        return not isinstance(address, str) and any(address in one for one in self._trusted)
+
+
+def _address(text: str) -> _Address:
+    """An address, however it is spelt, without the port that some proxies add (Azure, IIS); else the text."""
+    bare = text.partition("]")[0].removeprefix("[") if text.startswith("[") else text
+    if bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return text
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:  # as a port on "::" says it
+        return address.ipv4_mapped
+    return address
 
 
 class Access:

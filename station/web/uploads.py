@@ -113,6 +113,12 @@ class _Form:
         if field != b"content-disposition":
             return
         _, options = multipart.parse_options_header(value)
+        if options.get(b"name") != FIELD.encode() and b"filename" in options:
+            # Not to be left out in silence: whoever sent two would take the answer for both.
+            part = options.get(b"name", b"").decode("utf-8", "replace")[:64]
+            raise ProblemError(
+                422, "Unknown part", f'a file in the part "{part}": each picture goes into one named "{FIELD}"'
+            )
         if options.get(b"name") == FIELD.encode():
             self._name = options.get(b"filename", b"").decode("utf-8", "replace")[:255]
             if len(self.uploads) >= MAX_FILES:
