@@ -43,6 +43,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def main() -> int:
     options = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is ended, the station ends with it
     home = Path(tempfile.mkdtemp(prefix="station-demo-"))
     inbox = home / "inbox"
     inbox.mkdir()

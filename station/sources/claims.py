@@ -85,6 +85,8 @@ class Claims:
 
         Raises SourceError where the inbox does not allow to move files.
         """
+        if not os.access(self._inbox, os.W_OK | os.X_OK):  # else each file would say so anew, with good news in between
+            raise self._trouble(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), self._inbox)
         try:
             make_directory(self._processing)
             clean = (self._processing / _CLEAN).exists()

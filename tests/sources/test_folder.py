@@ -309,6 +309,18 @@ def test_a_file_that_may_not_be_read_fails_only_after_30_s(inbox: Path) -> None:
         assert line.inspect().problem == "cannot be read (Permission denied) after 30 s unchanged"
 
 
+def test_an_inbox_that_became_read_only_is_in_trouble_before_any_file_is_tried(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a file each, the line failed and was well again by turns, and the station ready in between."""
+    (inbox / "processing").mkdir()
+    drop(inbox, "board.png", picture(1))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != inbox or not mode & os.W_OK)
+    with line_on(inbox) as line, pytest.raises(SourceError, match="allow the station's user to write in"):
+        line.begin()
+    assert (inbox / "board.png").exists()
+
+
 # --- What becomes of the files
 
 
