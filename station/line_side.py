@@ -211,28 +211,29 @@ class _Side:
             beat=self._moves,
             on_late=partial(self._metrics.missed, "late"),
         )
+        scanner, by_serial = self._scanner(), isinstance(wanted, SerialTrigger)
         triggers = Triggers(
             kind=wanted.kind,
             limit=wanted.queue,
             journal=journal,
             expect=answers.expect,
+            code_for=no_code if scanner is None or by_serial else scanner.code_for,  # those ask at the trigger's byte
             on_arrived=self._metrics.triggered,
             on_close=answers.close,
         )
         first: dict[str, Loop] = {}
         if isinstance(wanted, SerialTrigger):
-            scanner = self._scanner()
             heard = SerialTriggers(
                 self._serial(),
                 dialect_of(wanted.preset, wanted.pattern),
                 terminator=self._settings.serial.terminator,
                 arrived=triggers.arrived,
                 beat=self._moves,
-                code_for=(lambda _at_s: None) if scanner is None else scanner.code_for,
+                code_for=no_code if scanner is None else scanner.code_for,
             )
-            if scanner is not None:
-                scanner.listen(self._scanner_port())
             first["trigger"] = Loop(heard.run)  # it stops first: what was heard is answered
+        if scanner is not None:
+            scanner.listen(self._scanner_port())  # last: what is a trigger is no code
         if isinstance(wanted, ModbusTrigger):
             self._asked = triggers.arrived
         self._loops = {**first, "answers": Loop(answers.run), **self._loops}
@@ -362,3 +363,8 @@ def build_folder(
         max_pixels=int(wanted.max_pixels_mp * MB),
         on_backlog=on_backlog,
     )
+
+
+def no_code(_at_s: float) -> str | None:
+    """Where there is no scanner."""
+    return None

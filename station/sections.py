@@ -135,6 +135,7 @@ class TrustFile(Section):
     min_contrast: float = Field(ge=0, le=255)
     min_sharpness: float = Field(ge=0)
     max_shift_px: float | None = Field(None, gt=0)
+    min_parts: tuple[float, ...] | None = Field(None, min_length=16, max_length=16)
 
 
 class RecipeSection(Section):

@@ -46,6 +46,8 @@ class Triggers:
 
     At most *limit* triggers wait for their picture; what comes beyond is queued all the same, in its order, and
     answered UNKNOWN without one. *expect* hears of each trigger, with its reply, before anybody can answer it.
+    *code_for* gives the barcode that belongs to a trigger of that moment: asked once for each, though a serial that the
+    trigger itself brings is stronger.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Triggers:
         limit: int,
         journal: Journal,
         expect: Callable[[Trigger, Reply | None], None],
+        code_for: Callable[[float], str | None] = lambda _at_s: None,
         on_arrived: Callable[[str | None], None] = lambda _missed: None,
         on_close: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -64,6 +67,7 @@ class Triggers:
         self._limit = limit
         self._journal = journal
         self._expect = expect
+        self._code_for = code_for
         self._on_arrived = on_arrived
         self._on_close = on_close
         self._monotonic = monotonic
@@ -89,6 +93,8 @@ class Triggers:
         now_s = self._monotonic()
         at_s = now_s if at_s is None else at_s
         at = datetime.fromtimestamp(self._now().timestamp() - (now_s - at_s), timezone.utc)
+        code = self._code_for(at_s)  # asked in any case: a code belongs to this board, or to none
+        board_serial = code if board_serial is None else board_serial
         trigger = Trigger(str(uuid.uuid4()), self._kind, at, at_s, number, board_serial)
         with self._changed:  # held over the commit: who came first is first on disk, in the queue and at the gate
             if self._closed:

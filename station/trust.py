@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import lt
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from station.types import Image, TrustLimits
+
+Grey: TypeAlias = NDArray[np.uint8]
 
 MIN_SIDE_PX = 32  # of less no network and no golden board can tell anything
 GRID_PX = 64  # the picture is averaged down to it, so that a sensor's noise is not taken for a board
 PATCH_PX = 256  # sharpness is of the finest detail, so it is looked at unscaled, in nine places of this side
 PATCHES = 3  # in each direction
+PARTS = 4  # in each direction, whose light is looked at one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class Look:
 
     *brightness*: mean grey level, *contrast*: between its brightest and its darkest place (0..255). *sharpness*: how
     much of its variance lies in its finest detail, in thousandths; blurring takes it away, light and contrast leave it.
+    *parts*: mean grey level of each of 4 x 4 parts, row by row.
     """
 
     width: int
@@ -29,13 +36,14 @@ class Look:
     brightness: float
     contrast: float
     sharpness: float
+    parts: tuple[float, ...]
 
 
 def look_at(image: Image) -> Look:
     """The figures of *image* (H x W x 3 uint8 BGR, at least 32 x 32)."""
     height, width = image.shape[:2]
-    brightness, contrast = _light(image)
-    return Look(width, height, brightness, contrast, _sharpness(image))
+    grey = _small(image)
+    return Look(width, height, float(grey.mean()), _contrast(grey), _sharpness(image), _parts(grey))
 
 
 def problem_of(image: Image, *, min_contrast: float, limits: TrustLimits | None = None) -> str | None:
@@ -48,34 +56,44 @@ def problem_of(image: Image, *, min_contrast: float, limits: TrustLimits | None 
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE_PX:
         return f"the picture is {width} x {height} pixels: a board cannot be judged below {MIN_SIDE_PX}"
-    brightness, contrast = _light(image)
+    grey = _small(image)
+    contrast = _contrast(grey)
     if contrast < min_contrast:
         return (
             f"there is no board to be seen: contrast {contrast:.0f} < {min_contrast:g} grey levels "
             "([recipe] min_contrast)"
         )
-    return None if limits is None else _beyond(image, brightness, contrast, limits)
+    return None if limits is None else _beyond(image, grey, limits)
 
 
-def _beyond(image: Image, brightness: float, contrast: float, limits: TrustLimits) -> str | None:
+def _beyond(image: Image, grey: Grey, limits: TrustLimits) -> str | None:
     height, width = image.shape[:2]
     if (width, height) != (limits.width, limits.height):
         return f"wrong size: {width} x {height} pixels, and {limits.width} x {limits.height} were learned"
-    sharpness = _sharpness(image)
+    brightness, contrast, sharpness = float(grey.mean()), _contrast(grey), _sharpness(image)
+    dark = sum(map(lt, _parts(grey), limits.min_parts or ()))
     beyond = {
         f"too dark: brightness {brightness:.0f} < {limits.min_brightness:g}": brightness < limits.min_brightness,
         f"too bright: brightness {brightness:.0f} > {limits.max_brightness:g}": brightness > limits.max_brightness,
+        f"dark in places: {dark} of {PARTS**2} parts of the picture lack light": dark > 0,
         f"too flat: contrast {contrast:.0f} < {limits.min_contrast:g}": contrast < limits.min_contrast,
         f"out of focus: sharpness {sharpness:.1f} < {limits.min_sharpness:g}": sharpness < limits.min_sharpness,
     }
     return next((f"{what} (trust limits)" for what, true in beyond.items() if true), None)
 
 
-def _light(image: Image) -> tuple[float, float]:
+def _small(image: Image) -> Grey:
     height, width = image.shape[:2]
     small = cv2.resize(image, (min(width, GRID_PX), min(height, GRID_PX)), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
-    return float(grey.mean()), float(int(grey.max()) - int(grey.min()))
+    return cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)  # type: ignore[return-value]  # cv2's stubs know no dtype; it stays uint8
+
+
+def _contrast(grey: Grey) -> float:
+    return float(int(grey.max()) - int(grey.min()))
+
+
+def _parts(grey: Grey) -> tuple[float, ...]:
+    return tuple(cv2.resize(grey, (PARTS, PARTS), interpolation=cv2.INTER_AREA).ravel().tolist())
 
 
 def _sharpness(image: Image) -> float:

@@ -137,7 +137,8 @@ class TrustLimits:
     What the pictures of good boards taught (``station trust learn``): a picture beyond it is not judged.
 
     Brightness and contrast in grey levels (0..255), sharpness as ``trust.Look`` has it. *max_shift_px*: how far a board
-    may lie off its template, None where there was none.
+    may lie off its template, None where there was none. *min_parts*: brightness of each of 4 x 4 parts of the picture,
+    row by row; None in limits that were learned before it was looked at.
     """
 
     width: int
@@ -147,6 +148,7 @@ class TrustLimits:
     min_contrast: float
     min_sharpness: float
     max_shift_px: float | None = None
+    min_parts: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -430,3 +430,31 @@ def test_a_scanner_on_the_triggers_own_line_takes_no_trigger_for_a_code_though_i
     wait(subscriber.events, "the board")
     assert [one[1:] for one in answers(plc)] == ["1"]
     assert subscriber.events()[0]["board_serial"] == "SN-1"
+
+
+def test_a_scanners_code_belongs_to_a_trigger_of_any_kind(
+    tmp_path: Path, subscriber: Subscriber, broker: Mosquitto
+) -> None:
+    """It was opened for serial triggers alone, and nothing said so."""
+    folder = tmp_path / "boards"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), picture(1))
+    with Plc(tmp_path) as scanner:
+        changes: Changes = {
+            "source": {**CAMERA, "device": str(folder)},
+            "trigger": {"kind": "http", "answer_ms": 30000},
+            "scanner": {"kind": "serial", "port": str(scanner.port), "required": True, "window_ms": 60_000},
+        }
+        with Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station:
+            station.start()
+            url = f"http://127.0.0.1:{station.http_port}/command/trigger"
+
+            def with_code() -> bool:
+                scanner.say(b"SN-7\r")
+                httpx.post(url, json={"number": 1}, timeout=60, trust_env=False)
+                return any(one["board_serial"] == "SN-7" for one in subscriber.events())
+
+            wait(with_code, "a board with its code")
+            httpx.post(url, json={"number": 2}, timeout=60, trust_env=False)
+            httpx.post(url, json={"number": 3}, timeout=60, trust_env=False)
+            wait(lambda: subscriber.faults("serial_missing", "began"), "a board without one")

@@ -42,7 +42,7 @@ class Memory:
 class Asking:
     """A queue of at most *limit*, at a clock of its own, and what it told."""
 
-    def __init__(self, *, limit: int = 2, journal: Memory | None = None) -> None:
+    def __init__(self, *, limit: int = 2, journal: Memory | None = None, codes: dict[float, str] | None = None) -> None:
         self.journal = journal or Memory()
         self.expected: list[tuple[Trigger, Reply | None]] = []
         self.missed: list[str | None] = []
@@ -51,6 +51,7 @@ class Asking:
             limit=limit,
             journal=self.journal,
             expect=lambda trigger, reply: self.expected.append((trigger, reply)),
+            code_for=lambda at_s: (codes or {}).pop(at_s, None),
             on_arrived=self.missed.append,
             monotonic=lambda: 100.0,
             now=lambda: NOON,
@@ -65,6 +66,14 @@ def test_a_trigger_is_on_disk_and_its_answer_expected_when_it_has_been_taken() -
     assert [one for one, _ in asking.expected] == [trigger]
     assert (trigger.number, trigger.board_serial, trigger.kind, trigger.at_s) == (17, "SN1", "serial", 99.5)
     assert trigger.at == datetime(2026, 11, 23, 11, 59, 59, 500000, tzinfo=timezone.utc)
+
+
+def test_a_barcode_belongs_to_one_trigger_and_what_the_trigger_says_itself_is_stronger() -> None:
+    codes = {98.0: "SN1", 99.0: "SN2"}
+    queue = Asking(codes=codes).queue
+    taken = [queue.arrived(1, None, 98.0), queue.arrived(2, None, 98.0), queue.arrived(3, "MINE", 99.0)]
+    assert [one and one.board_serial for one in taken] == ["SN1", None, "MINE"]
+    assert codes == {}, "a code that was not wanted is gone all the same"
 
 
 def test_the_same_trigger_is_next_until_its_board_is_recorded() -> None:

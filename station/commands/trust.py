@@ -25,6 +25,7 @@ from station.types import Image, TrustLimits
 LEAST = 5  # pictures: of fewer nobody knows what varies
 BRIGHTNESS = 0.2  # of the darkest and the brightest: lamps age, and laminates differ
 CONTRAST = 0.7
+PART = 0.5  # of the light of each part of the picture: a lens half covered, a lamp that is out on one side
 SHARPNESS = 0.5  # blurred by one pixel (standard deviation), board pictures keep a quarter of their sharpness
 STRANGE = 0.4  # of the median: a picture with so little is not one of the good ones
 SHIFT, SHIFT_PX = 1.5, 3.0
@@ -82,6 +83,7 @@ def limits_of(taught: Sequence[Taught]) -> TrustLimits:
         max_brightness=round(min(255.0, (1 + BRIGHTNESS) * max(one.brightness for one in looks)), 1),
         min_contrast=round(CONTRAST * min(one.contrast for one in looks), 1),
         min_sharpness=round(SHARPNESS * min(one.sharpness for one in looks), 2),
+        min_parts=tuple(round(PART * min(lights), 1) for lights in zip(*(one.parts for one in looks), strict=True)),
         max_shift_px=round(SHIFT * max(shifts) + SHIFT_PX, 1) if shifts else None,
     )
 
@@ -161,6 +163,9 @@ def _text(limits: TrustLimits, *, count: int, folder: Path, today: date) -> str:
         f"min_contrast = {limits.min_contrast}  # grey levels between its brightest and its darkest place",
         f"min_sharpness = {limits.min_sharpness}  # thousandths of its variance that lie in its finest detail",
     ]
+    if limits.min_parts is not None:
+        lines.append("# Mean grey level of each of 4 x 4 parts of the picture, row by row:")
+        lines.append(f"min_parts = [{', '.join(map(str, limits.min_parts))}]")
     if limits.max_shift_px is not None:
         lines.append(f"max_shift_px = {limits.max_shift_px}  # how far a board may lie off the recipe's template")
     return "\n".join(lines) + "\n"

@@ -47,6 +47,13 @@ def one(number: int, *, right_px: int | None = None) -> Image:
     return photo(shifted(layout(1), by, -by), noise=3, gain=0.9 + number / 50, seed=number)
 
 
+def partly_covered(image: Image) -> Image:
+    """A corner, so little that the picture as a whole is bright enough."""
+    covered = image.copy()
+    covered[: covered.shape[0] // 4, covered.shape[1] // 2 :] = 0
+    return covered
+
+
 def learned(folder: Path, target: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "station", "trust", "learn", str(folder), "--save", str(target), *more],
@@ -92,6 +99,7 @@ def test_the_good_pictures_pass_by_their_own_limits(settings: Settings) -> None:
 SPOILT: dict[str, Callable[[Image], Image]] = {
     "wrong size": lambda image: image[:600],
     "too dark": lambda image: (image * 0.3).astype(np.uint8),
+    "dark in places: 2 of 16": partly_covered,
     "too bright": lambda image: np.clip(image.astype(np.int16) + 70, 0, 255).astype(np.uint8),
     "too flat": lambda image: (image * 0.2 + 130).astype(np.uint8),
     "out of focus": lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 1.5), np.uint8),
@@ -118,6 +126,20 @@ def test_a_network_that_compares_nothing_does_not_judge_a_board_out_of_place_eit
 def test_the_limits_are_part_of_what_the_recipe_is(settings: Settings) -> None:
     plain = settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"trust": None})})
     assert recipe_sha256(build_recipe(settings)) != recipe_sha256(build_recipe(plain))
+
+
+def test_limits_that_were_learned_before_parts_were_looked_at_still_hold(settings: Settings, tmp_path: Path) -> None:
+    assert settings.recipe.trust is not None
+    older = tmp_path / "limits.toml"
+    older.write_text(
+        "".join(
+            line
+            for line in settings.recipe.trust.read_text().splitlines(keepends=True)
+            if not line.startswith("min_parts")
+        )
+    )
+    recipe = settings.recipe.model_copy(update={"trust": older})
+    assert judged(settings.model_copy(update={"recipe": recipe}), one(0))[0] is Verdict.PASS
 
 
 def test_a_file_of_limits_is_never_written_over(good: Path, tmp_path: Path) -> None:
@@ -171,9 +193,10 @@ def test_the_same_picture_several_times_teaches_nothing(good: Path, tmp_path: Pa
 
 
 def test_the_limits_lie_around_what_was_seen() -> None:
-    looks = [Look(640, 480, 100 + number, 200 + number, 10 + number) for number in range(5)]
+    looks = [Look(640, 480, 100 + number, 200 + number, 10 + number, (50.0 + number,) * 16) for number in range(5)]
     limits = limits_of([Taught(str(n), look, float(n)) for n, look in enumerate(looks)])
     assert (limits.width, limits.height) == (640, 480)
     assert (limits.min_brightness, limits.max_brightness) == (80.0, 124.8)
     assert (limits.min_contrast, limits.min_sharpness, limits.max_shift_px) == (140.0, 5.0, 9.0)
+    assert limits.min_parts == (25.0,) * 16
     assert limits_of([Taught(str(n), look, None) for n, look in enumerate(looks)]).max_shift_px is None
