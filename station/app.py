@@ -40,12 +40,11 @@ from station.metrics import Gauges, Metrics
 from station.outbox import SqliteOutbox
 from station.parts import (
     build_link,
-    check_labels,
     lock_folder,
     make_folder,
 )
 from station.publish import run_publish
-from station.remote import Command, Commands
+from station.remote import MAX_BYTES, Command, Commands
 from station.reviews import Reviews
 from station.sdnotify import Notifier
 from station.sections import MB, FolderSection
@@ -69,7 +68,7 @@ WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
 CONVERTING_S = 60.0  # more time to start for a child that converts a model, each time it has moved on
 UNSURE = 100_000  # boards that are kept, however old they look, while nobody keeps the clock: 270 MB
-COMMANDS = 100  # that wait; what comes beyond is refused in the log
+COMMANDS = 10_000  # that wait, as many as triggers may; what comes beyond is noise, and refused in the log
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
 # machine takes seconds at the most; the link's longest wait is the resolver's.
@@ -124,7 +123,6 @@ class Station:
         )
         ready = ready_judge(settings, on_progress=lambda doing: self._notifier.extend_timeout(CONVERTING_S, doing))
         self._detector = ready.detector
-        check_labels(settings, self._detector.labels)
         if ready.fallback is not None:
             self._health.begin("model_fallback", ready.fallback)
         self._announcement = Announcement()
@@ -386,7 +384,8 @@ class Station:
     def _on_command(self, name: str, payload: bytes, respond: Callable[[bytes], None]) -> None:
         """In the link's thread, within paho's locks: it only queues."""
         try:
-            self._commands.put_nowait(Command(name, payload, lambda document: respond(to_bytes(document))))
+            held = payload[: MAX_BYTES + 1]  # enough to see that it is too long
+            self._commands.put_nowait(Command(name, held, lambda document: respond(to_bytes(document))))
         except Full:
             log.error("command refused", command=name, reason=f"{COMMANDS} wait already")
 

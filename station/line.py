@@ -38,6 +38,10 @@ from station.types import (
 
 log = structlog.get_logger(__name__)
 
+# Turns without a board, of a quarter of a second, after which a line that failed is well again: one that fails at the
+# same file each time was not well in between.
+WELL_TURNS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -60,7 +64,7 @@ class Listeners:
     """
     Who hears of the line's progress, each quick.
 
-    *inspected*: a board is recorded. *worked*: the loop turned, with or without a board. *committed*: something new is
+    *inspected*: a board is recorded. *worked*: all is well, with a board or without. *committed*: something new is
     owed to the broker (from the thread that seals; the others from the line's).
     """
 
@@ -111,6 +115,7 @@ def run_line(
         closing(source.frames(stop)) as frames,
     ):
         sealing: Future[None] | None = None
+        idle_turns = 0
         while not stop.is_set():
             beat("line")
             if not may_take():
@@ -140,7 +145,9 @@ def run_line(
                     then=listeners,
                 )
                 listeners.inspected(inspection)
-            listeners.worked()
+            idle_turns = 0 if frame is not None else idle_turns + 1
+            if inspection is not None or idle_turns >= WELL_TURNS:
+                listeners.worked()
 
 
 def _inspected(frame: Frame, bench: Bench, hashing: Executor) -> Inspection:

@@ -111,10 +111,16 @@ def build_recipe(settings: Settings) -> Recipe:
 
 
 def check_labels(settings: Settings, labels: tuple[str, ...]) -> None:
-    """Raises ConfigError for thresholds of labels that the detector does not know: they would hold for nothing."""
-    unknown = sorted(set(settings.recipe.thresholds) - set(labels))
-    if unknown:
-        raise ConfigError(f"[recipe] thresholds: for {', '.join(unknown)}, but the model knows: {', '.join(labels)}")
+    """
+    Raises ConfigError for labels that the detector does not know: a threshold would hold for nothing, and a challenge
+    that expects one would never be passed.
+    """
+    recipe = settings.recipe
+    expected = () if recipe.challenge is None else recipe.challenge.expect
+    for key, named in (("thresholds", recipe.thresholds), ("challenge.expect", expected)):
+        unknown = sorted(set(named) - set(labels))
+        if unknown:
+            raise ConfigError(f"[recipe] {key}: {', '.join(unknown)}, but the model knows: {', '.join(labels)}")
 
 
 def recipe_sha256(recipe: Recipe) -> str:
@@ -230,7 +236,10 @@ def lock_inbox(folder: Path) -> int | None:
 
 def lock_folder(folder: Path) -> IO[bytes]:
     """Holds *folder* for this process until the file is closed. Raises ConfigError when another station has it."""
-    lock = (folder / ".lock").open("ab")
+    try:
+        lock = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise ConfigError(f"[station] data_dir = {folder}: .lock cannot be opened: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

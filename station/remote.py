@@ -127,7 +127,7 @@ class Commands:
 
 def _document(payload: bytes, *, known: tuple[str, ...]) -> dict[str, Any]:
     if len(payload) > MAX_BYTES:
-        raise CommandError(f"a command has at most {MAX_BYTES} bytes, and this one {len(payload)}")
+        raise CommandError(f"a command has at most {MAX_BYTES} bytes, and this one has more")
     try:
         document = json.loads(payload) if payload.strip() else {}
         json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text, and not to be answered

@@ -19,6 +19,7 @@ from station.assets import ASSETS
 from tests.daemon import (
     BLACK_PASSES,
     PATIENCE_S,
+    Changes,
     Daemon,
     ServiceManager,
     Subscriber,
@@ -208,8 +209,16 @@ def test_a_second_station_on_the_same_inbox_is_exit_2(lonely: Daemon, tmp_path: 
         assert "another station that runs takes boards from it" in second.text()
 
 
-def test_thresholds_for_labels_that_the_model_does_not_know_are_exit_2(lonely: Daemon) -> None:
-    lonely.configure({"recipe.thresholds": {"shrot": 0.4}})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe.thresholds": {"shrot": 0.4}},
+        {"recipes.b": {"serial_pattern": "^B", "thresholds": {"shrot": 0.4}}},
+        {"recipes.b": {"serial_pattern": "^B"}, "recipes.b.challenge": {"serials": ["B-BAD"], "expect": ["shrot"]}},
+    ],
+)
+def test_labels_that_the_model_does_not_know_are_exit_2(lonely: Daemon, changes: Changes) -> None:
+    lonely.configure(changes)
     lonely.start(wait=False)
     assert lonely.wait() == 2
     assert "shrot" in lonely.text()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from station.errors import GateError, GateLateError, LedgerError
-from station.line import Bench, Listeners, answer, inspect, run_line, seal, settle_left_open
+from station.line import WELL_TURNS, Bench, Listeners, answer, inspect, run_line, seal, settle_left_open
 from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
 from station.types import (
     Box,
@@ -78,6 +78,7 @@ class Run:
     ):
         self.stop = threading.Event()
         self.inspected: list[Inspection] = []
+        self.told: list[str] = []
         self.beats = 0
         self.error: BaseException | None = None
 
@@ -92,13 +93,19 @@ class Run:
                     evidence=FakeEvidence("2026-11-23/a.jpg"),
                     may_take=may_take,
                     beat=self.beat,
-                    listeners=Listeners(inspected=self.inspected.append, worked=lambda: None, committed=lambda: None),
+                    listeners=Listeners(
+                        inspected=self._on_inspected, worked=lambda: self.told.append("worked"), committed=lambda: None
+                    ),
                 )
             except LedgerError as error:
                 self.error = error
 
         self._thread = threading.Thread(target=target)
         self._thread.start()
+
+    def _on_inspected(self, inspection: Inspection) -> None:
+        self.told.append("inspected")
+        self.inspected.append(inspection)
 
     def beat(self, _loop: str) -> None:
         self.beats += 1
@@ -138,6 +145,14 @@ def test_a_picture_that_came_without_a_hash_is_on_record_with_that_of_its_pixels
     run.end()
     assert given.image is not None
     assert run.inspected[0].frame.sha256 == hashlib.sha256(given.image.tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("turns", "well"), [(WELL_TURNS - 1, False), (WELL_TURNS, True)])
+def test_a_line_that_only_waited_a_moment_before_it_failed_was_not_well(turns: int, well: bool) -> None:
+    run = Run(FakeSource([None] * turns + [frame(1)]), FakeLedger())
+    until(lambda: "worked" in run.told[1:])
+    run.end()
+    assert run.told[:2] == (["worked", "inspected"] if well else ["inspected", "worked"])
 
 
 def test_the_gate_is_busy_while_a_board_is_inspected() -> None:
