@@ -19,7 +19,6 @@ from station.assets import ASSETS
 from tests.daemon import (
     BLACK_PASSES,
     PATIENCE_S,
-    Changes,
     Daemon,
     ServiceManager,
     Subscriber,
@@ -217,7 +216,7 @@ def test_a_second_station_on_the_same_inbox_is_exit_2(lonely: Daemon, tmp_path: 
         {"recipes.b": {"serial_pattern": "^B"}, "recipes.b.challenge": {"serials": ["B-BAD"], "expect": ["shrot"]}},
     ],
 )
-def test_labels_that_the_model_does_not_know_are_exit_2(lonely: Daemon, changes: Changes) -> None:
+def test_labels_that_the_model_does_not_know_are_exit_2(lonely: Daemon, changes: dict[str, dict[str, object]]) -> None:
     lonely.configure(changes)
     lonely.start(wait=False)
     assert lonely.wait() == 2
