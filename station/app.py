@@ -40,6 +40,7 @@ from station.metrics import Gauges, Metrics
 from station.outbox import SqliteOutbox
 from station.parts import (
     build_link,
+    check_labels,
     lock_folder,
     make_folder,
 )
@@ -123,6 +124,7 @@ class Station:
         )
         ready = ready_judge(settings, on_progress=lambda doing: self._notifier.extend_timeout(CONVERTING_S, doing))
         self._detector = ready.detector
+        check_labels(settings, self._detector.labels)
         if ready.fallback is not None:
             self._health.begin("model_fallback", ready.fallback)
         self._announcement = Announcement()

@@ -14,7 +14,7 @@ from station.judge import judges
 from station.ledger import SqliteLedger
 from station.line import Bench
 from station.model_choice import ModelDetector
-from station.parts import build_recipe, check_labels, make_folder, recipe_sha256
+from station.parts import build_recipe, make_folder, recipe_sha256
 from station.recipes import Recipes
 from station.turns import GuestDetector, LineDetector, Turns
 from station.types import Decision, Frame
@@ -36,7 +36,6 @@ def build_recipes(
     benches: dict[str, Bench] = {}
     for name, judge in judges(settings, detector).items():
         own = settings.of_recipe(name)
-        check_labels(own, judge.labels)
         recipe = build_recipe(own)
         sha256 = recipe_sha256(recipe)
         table, withhold = own.recipe.challenge, None

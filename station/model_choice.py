@@ -95,7 +95,7 @@ def onnx_of(
     def detect(picture: Path) -> list[Defect]:
         image = decode(picture.read_bytes())
         try:
-            return [] if image is None else detector.detect(image)
+            return [] if image is None else detector.detect_alone(image)
         except DetectorError as error:
             raise ModelError(f"{pt} cannot be converted: the ONNX fails on a board: {error}") from None
 

@@ -14,7 +14,7 @@ from station.config import Settings
 from station.decide import decide
 from station.detectors.both import BothDetector
 from station.detectors.golden import GoldenDetector
-from station.errors import ConfigError
+from station.errors import ConfigError, DetectorError
 from station.judge import build_golden, build_judge, ready_judge
 from station.model_choice import Ready
 from station.parts import build_recipe, build_reference, recipe_sha256
@@ -40,6 +40,16 @@ def test_the_golden_board_needs_a_template_and_the_settings_say_so(kind: str) ->
         settings(detector={"kind": kind})
     with pytest.raises(ConfigError, match=r"\[recipe\] template: the golden board needs one"):
         build_golden(settings())
+
+
+def test_a_network_passes_its_self_test_beside_a_template_of_a_product_that_it_was_not_tested_with(
+    template: Path, tmp_path: Path
+) -> None:
+    wanted = settings(station={"data_dir": tmp_path}, recipe={"template": template})
+    ready = ready_judge(wanted, on_progress=lambda _doing: None)
+    assert ready.fallback is None
+    with pytest.raises(DetectorError, match="does not fit its template"):
+        ready.detector.detect(photo(layout(2)))
 
 
 def test_the_golden_board_judges_alone_and_loads_no_model(template: Path) -> None:

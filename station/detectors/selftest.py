@@ -41,6 +41,8 @@ class Comparing(Protocol):
     @property
     def paired(self) -> bool: ...
 
+    def detect_alone(self, image: Image) -> list[Defect]: ...
+
     def detect_beside(self, image: Image, template: NDArray[np.uint8]) -> list[Defect]: ...
 
 
@@ -199,7 +201,11 @@ def _detect(detector: Detector, data: bytes, template: bytes | None = None) -> l
     image: Image | None = decode(data)
     if image is None:
         raise DetectorError("its picture cannot be decoded")
-    if template is None or not isinstance(detector, Comparing):
+    if not isinstance(detector, Comparing):
+        return detector.detect(image)
+    if not detector.paired:  # known boards are of other products than the template of the recipe
+        return detector.detect_alone(image)
+    if template is None:
         return detector.detect(image)
     beside = decode(template)
     if beside is None:

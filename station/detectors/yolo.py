@@ -28,9 +28,6 @@ class Registered(Protocol):
 class Reference(Protocol):
     """A product's defect-free template. Raises DetectorError for a picture that it cannot be laid over."""
 
-    @property
-    def max_shift_px(self) -> float | None: ...
-
     def register(self, image: Image) -> Registered: ...
 
 
@@ -52,7 +49,7 @@ class NetworkDetector:
 
     Boxes are in pixels of the original image, clipped to it, best first; what lies wholly beside the image is dropped.
     *tiling* None: any picture is scaled to fit; else what is larger than the network's input is cut into tiles.
-    *reference* is for networks that compare (``paired``), and for any where a board may lie only so far off it.
+    *reference*: what does not fit it is not judged, and a network that compares (``paired``) sees it beside the board.
     Raises ModelError at construction for a network that is no detector of ours, with what to do about it.
     """
 
@@ -140,8 +137,15 @@ class NetworkDetector:
             if self._reference is None:
                 raise DetectorError(needs_template(self.model.name))
             return self.detect_beside(image, self._reference.register(image).template)
-        if self._reference is not None and self._reference.max_shift_px is not None:
-            self._reference.register(image)  # it compares nothing, but a board out of place is not to be judged
+        if self._reference is not None:
+            self._reference.register(
+                image
+            )  # it compares nothing, but another product, or one out of place, is not judged
+        return self._judge_plain(image)
+
+    def detect_alone(self, image: Image) -> list[Defect]:
+        """As ``detect``, for a board of any product: what has no reference is not compared. Raises DetectorError."""
+        _check(image)
         return self._judge_plain(image)
 
     def detect_beside(self, image: Image, template: Grey) -> list[Defect]:

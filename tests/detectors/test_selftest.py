@@ -128,6 +128,8 @@ class Differing(Reddish):
     def detect(self, image: Image) -> list[Defect]:
         raise AssertionError("no template was given")
 
+    detect_alone = detect
+
     def detect_beside(self, image: Image, template: NDArray[np.uint8]) -> list[Defect]:
         apart = float(np.abs(image[..., 2].astype(int) - template).mean()) / 255
         return [Defect("open", apart + self._off, Box(0, 0, 1, 1), "differing")]

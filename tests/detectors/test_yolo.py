@@ -247,8 +247,6 @@ def test_an_rt_detr_sees_a_picture_stretched_as_in_its_training(detector: Open, 
 class Still:
     """A reference whose template lies where the board does."""
 
-    max_shift_px = None
-
     def __init__(self, template: Grey) -> None:
         self.template = template
         self.asked = 0
@@ -274,6 +272,19 @@ def test_a_network_that_compares_sees_board_template_and_difference(tmp_path: Pa
     # The first plane, the board, is its score, and the third one, the difference, says where the box begins: 10 * 0.6.
     assert found.confidence == pytest.approx(0.8, abs=1e-4)
     assert found.box.x == pytest.approx(6.0 * width / 64, abs=0.1)
+
+
+def test_a_network_that_compares_nothing_judges_no_board_that_does_not_fit_the_template_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """Another product, or a mirrored board, has no defect that a network would know."""
+    still = Still(np.zeros((64, 64), np.uint8))
+    network = open_network(save_seeing(tmp_path / "m.onnx"), backend="onnxruntime", threads=1)
+    plain = NetworkDetector(network, name="m", confidence=0.25, iou=0.45, reference=still)
+    plain.detect(grey())
+    assert still.asked == 1
+    plain.detect_alone(grey())
+    assert still.asked == 1, "a board that it is tested with may be of any product"
 
 
 def test_a_network_that_compares_judges_nothing_without_a_template(tmp_path: Path) -> None:
