@@ -114,7 +114,7 @@ def print_heading() -> None:
 
 def print_event(event: dict[str, Any]) -> None:
     verdict = event["verdict"]
-    counting = [f"{one['label']} {one['confidence']:.2f}" for one in event["defects"] if one["counts"]]
+    counting = [f"{one['label']} {int(one['confidence'] * 100) / 100:.2f}" for one in event["defects"] if one["counts"]]
     boxes = ", ".join(counting[:3]) + (f" and {len(counting) - 3} more" if len(counting) > 3 else "")
     detect = event["timing_ms"]["detect"]
     took = f"{detect:9.1f}" if detect is not None else " " * 9

@@ -291,6 +291,8 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def load_trust(path: Path) -> TrustFile:
     """The limits in *path*. Raises ConfigError that names the key and what it accepts."""
+    if not path.exists():
+        raise ConfigError(f"[recipe] trust = {path}: there is no such file: make it with station trust learn")
     try:
         return TrustFile.model_validate(_toml(path))
     except ValidationError as error:

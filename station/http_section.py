@@ -74,7 +74,7 @@ class HttpSection(Section):
         if self.host not in LOOPBACK and self.auth == "off":
             raise ValueError(
                 f'host = "{self.host}" is open to the network and auth is "off": set auth = "required" and make a key '
-                "(station key create), or listen on 127.0.0.1"
+                "(station key create NAME --scope predict), or listen on 127.0.0.1"
             )
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file belong together: give both or none")

@@ -96,8 +96,10 @@ class Commands:
                 return self._challenge()
             case "trigger":
                 raise CommandError("triggers come from somewhere else: see [trigger] kind")
-            case _:
+            case _ if command.name in NAMES:
                 raise CommandError("it is not allowed here: see the commands keys of [mqtt] and [http]")
+            case _:
+                raise CommandError(f"there is no such command; known are {', '.join(NAMES)}")
 
     def _pull(self, take: TakeTrigger, command: Command) -> None:
         document = _document(command.payload, known=("number", "board_serial"))

@@ -253,7 +253,9 @@ class _Desk:
         """Raises ProblemError for what is no picture, or no whole one."""
         found = look(upload.data)
         if found.kind is None:
-            raise ProblemError(415, "No picture", f"{found.flaw}: send a JPEG, PNG, BMP, TIFF or WebP")
+            raise ProblemError(
+                415, "No picture", f"{str(found.flaw).partition(':')[0]}: send a JPEG, PNG, BMP, TIFF or WebP"
+            )
         problem = found.flaw or refusal(found, max_pixels=self._limits.max_pixels)
         if problem is not None:
             raise ProblemError(422, "The picture cannot be judged", problem)

@@ -38,7 +38,10 @@ function picture(board) {
 
 function showBoard() {
   const board = boards.find((one) => one.event_id === chosen) || boards[0];
-  if (!board) return;
+  if (!board) {
+    text("word", "NO BOARD YET");
+    return;
+  }
   if (board.event_id !== chosen) chosen = null;
   const image = at("picture");
   if (shown !== board.event_id) {
