@@ -28,6 +28,7 @@ from station.line_sections import (
     LineScanner,
     ModbusGateSection,
     ModbusKind,
+    ModbusRtuSection,
     ModbusTrigger,
     OffGate,
     OffModbus,
@@ -35,6 +36,7 @@ from station.line_sections import (
     OffTower,
     ScannerSection,
     SerialGateSection,
+    SerialPortSection,
     SerialSection,
     SerialTrigger,
     TowerSection,
@@ -155,6 +157,21 @@ class Settings(BaseSettings):
             case ModbusGateSection(), AskedTrigger() as trigger if not isinstance(self.modbus, OffModbus):
                 if self.modbus.ack_ms >= trigger.answer_ms:
                     raise ValueError("modbus.ack_ms must be below trigger.answer_ms: acknowledging is a part of it")
+        return self
+
+    @model_validator(mode="after")
+    def _each_port_is_one_devices(self) -> Settings:
+        devices = {"scanner": self.scanner, "gate": self.gate, "modbus": self.modbus, "tower": self.tower}
+        ports = {key: one.port for key, one in devices.items() if isinstance(one, SerialPortSection | ModbusRtuSection)}
+        on_the_line = SerialTrigger | SerialGateSection | LineScanner
+        if any(isinstance(one, on_the_line) for one in (self.trigger, self.gate, self.scanner)):
+            ports["serial"] = self.serial.port
+        used: dict[str, str] = {}
+        for key, port in ports.items():
+            other = used.setdefault(os.path.realpath(port), key)
+            if other != key:
+                hint = ': a scanner on the line to the PLC is kind = "line"' if other == "scanner" else ""
+                raise ValueError(f"{other}.port and {key}.port are one device, {port}: give each its own{hint}")
         return self
 
     def of_recipe(self, name: str) -> Settings:

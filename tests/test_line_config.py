@@ -58,6 +58,14 @@ port = "/dev/ttyUSB1"
         ('[trigger]\nkind = "serial"\n' + SERIAL, 'trigger.kind = "serial" needs a camera'),
         (CAMERA + '[trigger]\nkind = "serial"\n', 'trigger.kind = "serial" needs serial.port'),
         ('[gate]\nkind = "serial"\n', 'gate.kind = "serial" needs serial.port'),
+        (
+            f'{CAMERA}{SERIAL}[trigger]\nkind = "serial"\n[scanner]\nkind = "serial"\nport = "/dev/../dev/ttyUSB0"\n',
+            "scanner.port and serial.port are one device, /dev/ttyUSB0: give each its own: a scanner on the",
+        ),
+        (
+            '[gate]\nkind = "relay"\nport = "/dev/ttyS9"\n[tower]\nkind = "patlite"\nport = "/dev/ttyS9"\n',
+            "gate.port and tower.port are one device, /dev/ttyS9",
+        ),
         ('[gate]\nkind = "modbus"\n', 'gate.kind = "modbus" needs modbus.kind = "tcp" or "rtu"'),
         ('[modbus]\nkind = "tcp"\n', 'set gate.kind = "modbus" too'),
         (CAMERA + '[trigger]\nkind = "modbus"\n[modbus]\nkind = "tcp"\n', 'set gate.kind = "modbus" too'),
