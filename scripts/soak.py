@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import stat
 import statistics
 import sys
 import tempfile
@@ -26,10 +27,12 @@ from pathlib import Path
 import psutil
 
 from station.assets import SAMPLES
+from tests import synced_station
 from tests.daemon import Daemon, Subscriber, drop
 from tests.mosquitto import Mosquitto
 from tests.plc import Plc
 
+SYNCED = Path(synced_station.__file__)  # by a clock that nobody keeps nothing is forgotten by its age
 KEEP_MIN = 5.0
 EVIDENCE_MB = 100
 EVERY_S = 5.0
@@ -54,6 +57,15 @@ class Sample:
     owed: int
 
 
+def size_of(path: Path) -> int:
+    """Of a file, in bytes; 0 of a folder, and of what was just cleared away."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
 def sampled(name: str, station: Daemon, *, minute: float) -> Sample:
     """Raises psutil.Error when the station is gone."""
     own = psutil.Process(station.process.pid)
@@ -63,8 +75,8 @@ def sampled(name: str, station: Daemon, *, minute: float) -> Sample:
             memory_bytes += child.memory_full_info().uss
             handles += child.num_fds()
             threads += child.num_threads()
-    files = [one.stat().st_size for one in station.data_dir.rglob("*") if one.is_file()]
-    ledger = [one.stat().st_size for one in station.data_dir.glob("ledger.db*") if not one.name.endswith("-shm")]
+    files = [size_of(one) for one in station.data_dir.rglob("*")]
+    ledger = [size_of(one) for one in station.data_dir.glob("ledger.db*") if not one.name.endswith("-shm")]
     return Sample(
         station=name,
         minute=round(minute, 2),
@@ -164,7 +176,8 @@ def stations(folder: Path, broker: Mosquitto, stack: ExitStack, over: threading.
     made: dict[str, Daemon] = {}
     for name, more in (("folder", {}), ("line", line), ("idle", {})):
         own = {"station": {"topic": f"soak/{name}", "name": name}}
-        made[name] = Daemon(folder / name, broker_port=broker.port, changes={**shared, **more, **own})
+        changes = {**shared, **more, **own}
+        made[name] = Daemon(folder / name, broker_port=broker.port, changes=changes, program=[str(SYNCED)])
         stack.callback(made[name].kill)
         made[name].start()
     jobs: list[Callable[[], None]] = [lambda: feed(made["folder"], over), lambda: trigger(plc, over)]
