@@ -1,4 +1,4 @@
-"""``python synced_station.py ARGUMENTS...``: the station on a machine whose clock somebody keeps, whatever this one's is."""
+"""``python synced_station.py ARGUMENTS...``: the station where somebody keeps the clock, whatever this machine has."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def always(_clock: Clock) -> bool:
 
 
 if __name__ == "__main__":
-    Clock.synced = always  # type: ignore[method-assign]  # that is what this program is for
+    Clock.synced = always  # type: ignore[assignment, method-assign]  # that is what this program is for
     main()
