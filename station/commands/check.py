@@ -107,6 +107,12 @@ def _source(settings: Settings) -> Iterator[Finding]:
         check_apart(settings.station.data_dir, path)
     except ConfigError as error:
         yield Finding("source", works=False, seen=str(error))
+    choosing = [name for name, recipe in settings.recipes.items() if recipe.serial_pattern]
+    if choosing and not wanted.serial_pattern:
+        seen = (
+            f"[recipes.{choosing[0]}] goes by serials, and this folder's boards have none: set [source] serial_pattern"
+        )
+        yield Finding("source", works=False, needed=False, seen=seen)
 
 
 def _data_dir(settings: Settings) -> Iterator[Finding]:

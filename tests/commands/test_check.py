@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from station.commands.check import check, resolved
 from station.config import load
 
@@ -39,7 +41,8 @@ def test_what_is_printed_is_a_configuration_that_means_the_same(tmp_path: Path) 
     assert "# template is not set" in printed.read_text()
 
 
-def test_a_station_of_several_recipes_can_be_checked(tmp_path: Path) -> None:
+def test_a_station_of_several_recipes_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = tmp_path / "given.toml"
     given.write_text(EVERYTHING.format(folder=tmp_path))
     assert check(load(given))
+    assert "[recipes.board-b] goes by serials" in capsys.readouterr().out
