@@ -154,7 +154,7 @@ def test_a_board_is_called_by_its_serial_where_it_has_one(site: Site) -> None:
         one = replace(one, frame=replace(one.frame, board_serial=serial))
         site.ledger.record(one, message_of(one), owed=True)
     to, out = console()
-    print_boards(site.path, limit=2, as_json=False, console=to)
+    print_boards(site.path, limit=2, as_json=False, console=to, now=site.clock)
     assert [line.split()[4] for line in out.getvalue().splitlines()[1:]] == ["SN-0815", "x.jpg"]
 
 
