@@ -20,6 +20,13 @@ def decode(data):
     raise MemoryError
 picture.decode = decode
 """
+ENDLESS = """
+import signal
+import station.picture as picture
+def decode(data):
+    signal.pause()
+picture.decode = decode
+"""
 # Python runs it first, in the station and in what it starts: a decoder with a fault in its native code.
 CRASHES = f"""
 import os, signal
@@ -48,7 +55,9 @@ def test_what_the_decoder_survives_is_tried_no_longer() -> None:
     assert trial(b"no picture at all", stopped=running) is None
 
 
-def test_a_decoder_that_never_ends_is_ended() -> None:
+def test_a_decoder_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(tmp_path, ENDLESS).items():
+        monkeypatch.setenv(name, value)
     assert "takes more than 0 s" in str(trial(encoded(picture(1)), stopped=running, within_s=0.0))
 
 
