@@ -181,6 +181,7 @@ class Station:
         """Starts everything, says READY, ticks until asked to stop, and stops everything in order."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        self._health.cannot("station", "it is starting")  # the port is open before the loops run
         web = None
         if self._settings.http.enabled:
             web = self._build_web()
@@ -189,6 +190,7 @@ class Station:
         for name, worker in self._workers.items():
             self._health.watch(name, limit_s=self._limit_s(name))
             worker.start()
+        self._health.cannot("station", None)
         self._notifier.ready()
         log.info(
             "station ready",

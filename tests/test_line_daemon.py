@@ -293,7 +293,7 @@ def test_a_trigger_over_mqtt_is_answered_on_the_response_topic(tmp_path: Path, b
             topic, payload, correlation = commander.got[0]
             assert (topic, correlation) == ("answers/plc", b"my-17")
             assert json.loads(payload)["number"] == 5
-            assert json.loads(payload)["verdict"] in {"pass", "fail"}
+            assert json.loads(payload)["verdict"] in {"pass", "fail"}, payload
             commander.command("trigger", b'{"number": "x"}', answer_to="answers/plc")
             wait(lambda: len(commander.got) == 2, "the refusal")
             assert "whole number" in json.loads(commander.got[1][1])["error"]

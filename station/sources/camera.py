@@ -101,6 +101,7 @@ class Camera:
         self._shape = (0, 0)
         self._earlier = 0  # pictures of earlier openings: numbers only rise
         self._said: deque[str] = deque(maxlen=5)
+        health.cannot("camera", self._trouble)  # whoever asks before the loop has begun hears it too
 
     def shot(self, *, since_s: float, after: int = 0, within_s: float) -> Shot:
         deadline_s = self._monotonic() + within_s

@@ -87,6 +87,11 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+def test_before_its_loop_has_begun_no_board_can_be_taken(tmp_path: Path) -> None:
+    """A station said that it was ready in the moment between its port and its loops: those boards were lost."""
+    assert Watching(tmp_path).health.not_ready() == {"camera": "the camera has not been opened yet"}
+
+
 def test_a_picture_is_taken_after_it_was_asked_for_and_numbers_rise(server: MjpegServer) -> None:
     with Watching(server.url) as watching:
         watching.shot()
