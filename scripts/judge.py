@@ -155,6 +155,9 @@ class _Told:
         self._judge = judge
         self._template = template
 
+    def half(self) -> _Told:
+        return self
+
     def detect(self, image: Image) -> list[Defect]:
         return self._judge.detect(image, self._template)
 

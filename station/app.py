@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from station import __version__
-from station.benches import build_recipes, guest, in_line
+from station.benches import build_recipes, guest
 from station.challenge import Announcement
 from station.clock import Clock
 from station.config import Settings
@@ -26,6 +26,7 @@ from station.errors import LedgerError
 from station.events import to_bytes, utc_text
 from station.evidence import FolderEvidence
 from station.fault_news import FaultNews
+from station.foresight import Foresight
 from station.gates.tower import Lamps, lamps_of
 from station.health import Health
 from station.heartbeat import Vitals, heartbeat_of
@@ -144,6 +145,7 @@ class Station:
             last_s=last[0].recorded_at.timestamp() if last else None,
         )
         self._turns = Turns()
+        self._foresight = Foresight(choose=self._recipes.choose, turns=self._turns)
         self._showing = Showing(
             self._ledger,
             Reviews(self._ledger, station=settings.station.name, on_new=self._owes.set),
@@ -163,6 +165,7 @@ class Station:
             health=self._health,
             metrics=self._metrics,
             on_backlog=self._on_backlog,
+            foresee=self._foresight.begin,
             look=self._lamps,
             worked=lambda loop: self._workers[loop].worked(),
         )
@@ -212,6 +215,7 @@ class Station:
         if self._side.triggers is not None:
             self._side.triggers.close()
         self._stop_worker("line", LINE_STOP_S)
+        self._foresight.close()
         self._stop_worker("answers", 1.0)
         if self._side.gate is not None:
             self._side.gate.safe("the station was stopped")
@@ -266,7 +270,8 @@ class Station:
             run_line(
                 stop,
                 source=self._side.source,
-                choose=lambda frame: in_line(self._recipes.choose(frame), self._turns),
+                choose=self._recipes.choose,
+                look=self._foresight.look,
                 gate=self._side.gate,
                 ledger=self._ledger,
                 evidence=self._evidence,

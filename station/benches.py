@@ -16,7 +16,7 @@ from station.line import Bench
 from station.model_choice import ModelDetector
 from station.parts import build_recipe, make_folder, recipe_sha256
 from station.recipes import Recipes
-from station.turns import GuestDetector, LineDetector, Turns
+from station.turns import GuestDetector, Turns
 from station.types import Decision, Frame
 
 Withhold = Callable[[Frame, Decision], Decision]
@@ -31,7 +31,7 @@ def build_recipes(
     announcement: Announcement,
     clock_synced: Callable[[], bool],
 ) -> Recipes:
-    """The benches of all recipes. Raises ConfigError naming the recipe, LedgerError."""
+    """The benches of all recipes. Raises ConfigError naming the recipe, LedgerError, ModelError."""
     data_dir = settings.station.data_dir
     benches: dict[str, Bench] = {}
     for name, judge in judges(settings, detector).items():
@@ -55,28 +55,29 @@ def build_recipes(
             station=settings.station.name,
             clock_synced=clock_synced,
             withhold=withhold,
+            half=judge.half(),
         )
     patterns = [(re.compile(one.serial_pattern), name) for name, one in settings.recipes.items() if one.serial_pattern]
     return Recipes(benches, plain=settings.recipe.name, patterns=patterns, kept=data_dir / "recipe.json")
 
 
-def plain_benches(settings: Settings, detector: ModelDetector) -> dict[str, Bench]:
-    """The benches without a ledger and without challenges, for who only judges pictures. Raises ConfigError."""
+def plain_benches(settings: Settings, detector: ModelDetector, *, abreast: bool = False) -> dict[str, Bench]:
+    """
+    The benches without a ledger and without challenges, for who only judges pictures.
+
+    *abreast*: two at a time. Raises ConfigError, ModelError.
+    """
     benches: dict[str, Bench] = {}
     for name, judge in judges(settings, detector).items():
         recipe = build_recipe(settings.of_recipe(name))
-        benches[name] = Bench(judge, recipe, recipe_sha256(recipe), settings.station.name, Clock().synced)
+        half = judge.half() if abreast else None
+        benches[name] = Bench(judge, recipe, recipe_sha256(recipe), settings.station.name, Clock().synced, half=half)
     return benches
-
-
-def in_line(bench: Bench, turns: Turns) -> Bench:
-    """As the line uses it."""
-    return replace(bench, detector=LineDetector(bench.detector, turns))
 
 
 def guest(bench: Bench, turns: Turns) -> Bench:
     """As the inspection API uses it: after the line, and no challenge of the line's is its affair."""
-    return replace(bench, detector=GuestDetector(bench.detector, turns), withhold=None)
+    return replace(bench, detector=GuestDetector(bench, turns), withhold=None, half=None)
 
 
 def _withhold(challenge: Challenge, judge: ModelDetector, recipe_sha256: str) -> Withhold:

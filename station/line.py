@@ -21,11 +21,13 @@ from station.types import (
     Answer,
     Beat,
     Decision,
+    Defect,
     Detector,
     Entry,
     Evidence,
     Frame,
     Gate,
+    Image,
     Inspection,
     Ledger,
     Recipe,
@@ -48,6 +50,7 @@ class Bench:
     """
     What judges a board, and under which names it is on record.
 
+    *half* is the same detector on half of the cores, for two boards at a time; None: *detector* serves both.
     *withhold* has the last word on a decision: a challenge that is due lets nothing pass.
     """
 
@@ -57,6 +60,23 @@ class Bench:
     station: str
     clock_synced: Callable[[], bool]
     withhold: Callable[[Frame, Decision], Decision] | None = None
+    half: Detector | None = None
+
+    def detector_for(self, *, alone: bool) -> Detector:
+        """What judges a board *alone*, on all cores, or beside another one."""
+        return self.detector if alone or self.half is None else self.half
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a detector found on a board, and how long that took it."""
+
+    defects: list[Defect]
+    detect_ms: float
+
+
+Look = Callable[[Image, Bench], Seen]
+"""Has the bench's detector look at a picture. Raises DetectorError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +114,7 @@ def run_line(
     *,
     source: Source,
     choose: Callable[[Frame], Bench],
+    look: Look,
     gate: Gate | None,
     ledger: Ledger,
     evidence: Evidence,
@@ -102,7 +123,7 @@ def run_line(
     listeners: Listeners,
 ) -> None:
     """
-    Inspects until *stop* is set, each board by the bench that *choose* gives it.
+    Inspects until *stop* is set, each board by the bench that *choose* gives it, as *look* sees it.
 
     No board is taken while *may_take* says no (the disk is full): it waits and goes on. Raises what the source, the
     ledger or the detector's host raises; the supervisor runs it again.
@@ -128,7 +149,7 @@ def run_line(
             if frame is not None and gate is not None:
                 gate.busy(True)
             bench = None if frame is None else choose(frame)  # once a board: a recipe never changes within one
-            inspection = None if frame is None or bench is None else _inspected(frame, bench, hashing)
+            inspection = None if frame is None or bench is None else _inspected(frame, bench, look, hashing)
             if sealing is not None:
                 sealing.result()  # a LedgerError of its own ends the line here, before another board is answered
                 sealing = None
@@ -150,19 +171,26 @@ def run_line(
                 listeners.worked()
 
 
-def _inspected(frame: Frame, bench: Bench, hashing: Executor) -> Inspection:
+def _inspected(frame: Frame, bench: Bench, look: Look, hashing: Executor) -> Inspection:
     """A camera's picture comes without a hash: it is made beside the inspection, since a gate waits (0.7 ms)."""
     if frame.image is None or frame.sha256:
-        return inspect(frame, bench)
+        return inspect(frame, bench, look)
     sha256 = hashing.submit(pixels_sha256, frame.image)
-    inspection = inspect(frame, bench)
+    inspection = inspect(frame, bench, look)
     return replace(inspection, frame=replace(frame, sha256=sha256.result()))
 
 
-def inspect(frame: Frame, bench: Bench) -> Inspection:
+def look_now(image: Image, bench: Bench, *, alone: bool = True) -> Seen:
+    """Raises DetectorError."""
+    began_s = time.perf_counter()
+    defects = bench.detector_for(alone=alone).detect(image)
+    return Seen(defects, (time.perf_counter() - began_s) * 1e3)
+
+
+def inspect(frame: Frame, bench: Bench, look: Look = look_now) -> Inspection:
     """Judges one frame. A picture or a detector in trouble becomes UNKNOWN; nothing else is caught."""
     began_s = time.perf_counter()
-    detect_ms: float | None = None
+    seen: Seen | None = None
     problem: str | None = "no picture"
     if frame.image is not None:
         recipe = bench.recipe
@@ -171,9 +199,8 @@ def inspect(frame: Frame, bench: Bench) -> Inspection:
         decision = unknown(frame.problem or problem or "")
     else:
         try:
-            defects = bench.detector.detect(frame.image)
-            detect_ms = (time.perf_counter() - began_s) * 1e3
-            decision = decide(defects, bench.recipe)
+            seen = look(frame.image, bench)
+            decision = decide(seen.defects, bench.recipe)
         except DetectorError as error:
             decision = unknown(f"the detector could not judge it: {error}")
     if bench.withhold is not None:
@@ -184,8 +211,9 @@ def inspect(frame: Frame, bench: Bench) -> Inspection:
         model=bench.detector.model,
         recipe=bench.recipe.name,
         recipe_sha256=bench.recipe_sha256,
-        detect_ms=detect_ms,
-        total_ms=(time.perf_counter() - began_s) * 1e3,
+        detect_ms=None if seen is None else seen.detect_ms,
+        # A board that was looked at ahead of its turn took that time too.
+        total_ms=max((time.perf_counter() - began_s) * 1e3, 0.0 if seen is None else seen.detect_ms),
         clock_synced=bench.clock_synced(),
     )
 

@@ -14,6 +14,7 @@ from station.answers import Answers
 from station.config import Settings
 from station.errors import CameraError, ConfigError
 from station.extras import how_to_add
+from station.foresight import AHEAD
 from station.gates.relay import LCUS, Relay, RelayGate
 from station.gates.serial import SerialGate, Texts, Times
 from station.gates.tower import Lamps, Tower
@@ -53,7 +54,7 @@ from station.sources.serial_trigger import SerialTriggers, dialect_of
 from station.sources.triggered import TriggeredSource
 from station.trigger_journal import NAME, TriggerJournal, open_journal
 from station.triggers import Triggers
-from station.types import Beat, Gate, Source, Stop
+from station.types import Beat, Frame, Gate, Source, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,15 @@ def build_line_side(
     health: Health,
     metrics: Metrics,
     on_backlog: Callable[[int], None],
+    foresee: Callable[[Frame], None],
     look: Callable[[], Lamps],
     worked: Callable[[str], None],
 ) -> LineSide:
     """
     The line's side as configured. Raises ConfigError, LedgerError.
 
-    *look* is what a light tower shows; *worked* hears the name of a loop that has done a unit of work.
+    *foresee* hears of frames that the line will want soon; *look* is what a light tower shows; *worked* hears the name
+    of a loop that has done a unit of work.
     """
     side = _Side(settings, health=health, metrics=metrics, worked=worked)
     side.add_tower(look)
@@ -103,7 +106,11 @@ def build_line_side(
         case FolderSection() as wanted:
             check_apart(settings.station.data_dir, wanted.path)
             source: Source = build_folder(
-                wanted, in_flight=settings.station.data_dir / IN_FLIGHT, ledger=ledger, on_backlog=on_backlog
+                wanted,
+                in_flight=settings.station.data_dir / IN_FLIGHT,
+                ledger=ledger,
+                on_backlog=on_backlog,
+                foresee=foresee,
             )
             return side.built(source, str(wanted.path), gate=side.gate(), inbox=lock_inbox(wanted.path))
         case CameraSection() as wanted:
@@ -345,7 +352,12 @@ def need_modbus() -> None:
 
 
 def build_folder(
-    wanted: FolderSection, *, in_flight: Path, ledger: SqliteLedger, on_backlog: Callable[[int], None]
+    wanted: FolderSection,
+    *,
+    in_flight: Path,
+    ledger: SqliteLedger,
+    on_backlog: Callable[[int], None],
+    foresee: Callable[[Frame], None],
 ) -> FolderSource:
     with contextlib.suppress(ConfigError):  # a share that is away at the moment: the source says so, and waits for it
         make_folder(wanted.path, "[source] path")
@@ -362,6 +374,8 @@ def build_folder(
         max_bytes=int(wanted.max_file_mb * MB),
         max_pixels=int(wanted.max_pixels_mp * MB),
         on_backlog=on_backlog,
+        foresee=foresee,
+        ahead=AHEAD,
     )
 
 

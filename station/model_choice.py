@@ -35,6 +35,9 @@ class ModelDetector(Detector, Protocol):
     @property
     def labels(self) -> tuple[str, ...]: ...
 
+    def half(self) -> ModelDetector:
+        """The same on half of the cores, for two boards at a time; itself where that is nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:

@@ -111,8 +111,8 @@ def make_app(settings: Settings, counts: Path | None = None) -> ASGIApp:
     from station.web_side import add_inspection, around, build_door
 
     detector = build_judge(settings).detector
+    recipes = plain_benches(settings, detector, abreast=True)
     give_back()
-    recipes = plain_benches(settings, detector)
     turns = Turns()
     shown = WorkerMetrics(version=__version__, model=detector.model.name)
     metrics = HttpMetrics(shown.registry)

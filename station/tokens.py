@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Literal, get_args
 
-import jwt
-
 from station.errors import AccessError, ConfigError, ExpiredTokenError
 from station.types import Scope
 
@@ -54,6 +52,8 @@ class Tokens:
         self._audience = audience
         self._secret = secret
         self._now = now
+        import jwt  # late, and so below: with its cryptography it takes 10 MB, and most stations ask nobody for a token
+
         key = secret if algorithm == "HS256" else public_key
         try:
             self._key = jwt.get_algorithm_by_name(algorithm).prepare_key(key or "")
@@ -79,10 +79,14 @@ class Tokens:
         }
         if key_id is not None:
             claims["key"] = key_id
+        import jwt
+
         return jwt.encode(claims, self._secret, algorithm=self._algorithm)
 
     def check(self, token: str) -> Claims:
         """Raises AccessError: why it is not believed; ExpiredTokenError if nothing else is wrong with it."""
+        import jwt
+
         try:
             found = jwt.decode(
                 token,

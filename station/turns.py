@@ -1,4 +1,4 @@
-"""One network, two who want it: the line always goes first, and loses at most the inference that runs already."""
+"""One network, and who may use it when: the line first, then what it will want next, and guests in between."""
 
 from __future__ import annotations
 
@@ -7,90 +7,105 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from station.types import Defect, Detector, Image, ModelInfo
+from station.line import Bench
+from station.types import Defect, Image, ModelInfo
+
+ABREAST = 2  # pictures at a time, where more than one waits: each on half of the cores takes less than both in a row
 
 
 class Turns:
     """
-    Who may use the network now. Guests wait while the line does, or wants to, and come in their own order.
+    Who may use the network now: one on all cores, or two beside each other, each on half of them.
 
-    Whoever ends its turn hands it to one other: nobody is woken in vain.
+    The line has it alone, and nobody is let in while it waits: it loses at most what runs already. Who looks ahead for
+    it and guests come by turns, each in its own order; one that nobody waits beside has all cores.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._taken = False
-        self._line: deque[threading.Lock] = deque()
-        self._guests: deque[threading.Lock] = deque()
+        self._running = 0
+        self._alone = False  # what runs has all cores
+        self._line: deque[_Waiting] = deque()
+        self._ahead: deque[_Waiting] = deque()
+        self._guests: deque[_Waiting] = deque()
+        self._last: deque[_Waiting] = self._guests  # who of the two came last
 
     @property
-    def line_waits(self) -> bool:
-        return bool(self._line)
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        with self._lock:
+            return len(self._line) + len(self._ahead) + len(self._guests)
 
     @contextmanager
     def line(self) -> Iterator[None]:
-        """For one thread at a time."""
-        self._take(self._line)
-        try:
+        """For the line's own thread."""
+        with self._turn(self._line):
             yield
-        finally:
-            self._hand_over()
 
     @contextmanager
-    def guest(self) -> Iterator[None]:
-        """For any thread."""
-        self._take(self._guests)
-        try:
-            yield
-        finally:
-            self._hand_over()
+    def ahead(self) -> Iterator[bool]:
+        """For who judges what the line will want next: whether it has all cores, and not half of them."""
+        with self._turn(self._ahead) as alone:
+            yield alone
 
-    def _take(self, queue: deque[threading.Lock]) -> None:
+    @contextmanager
+    def guest(self) -> Iterator[bool]:
+        """For any thread: whether it has all cores, and not half of them."""
+        with self._turn(self._guests) as alone:
+            yield alone
+
+    @contextmanager
+    def _turn(self, queue: deque[_Waiting]) -> Iterator[bool]:
+        mine = _Waiting()
         with self._lock:
-            if not self._taken:
-                self._taken = True
-                return
-            mine = threading.Lock()
-            mine.acquire()
             queue.append(mine)
-        mine.acquire()  # until it is released by who hands over
+            self._let_in()
+        mine.admitted.acquire()  # until it is released by who lets in
+        try:
+            yield mine.alone
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._let_in()
 
-    def _hand_over(self) -> None:
-        with self._lock:
-            queue = self._line or self._guests
-            if queue:
-                queue.popleft().release()
-            else:
-                self._taken = False
+    def _let_in(self) -> None:
+        """Whoever may begin now. Nobody is woken in vain."""
+        while not (self._running and self._alone) and self._running < ABREAST:
+            if self._line:
+                if self._running == 0:
+                    self._begin(self._line.popleft(), alone=True)
+                return
+            others = len(self._ahead) + len(self._guests)
+            if others == 0:
+                return
+            last_was_ahead = self._last is self._ahead
+            self._last = self._guests if self._guests and (last_was_ahead or not self._ahead) else self._ahead
+            self._begin(self._last.popleft(), alone=self._running == 0 and others == 1)
+
+    def _begin(self, one: _Waiting, *, alone: bool) -> None:
+        self._running += 1
+        self._alone = one.alone = alone
+        one.admitted.release()
 
 
-class LineDetector:
-    """*detector* as the line uses it: in its turn."""
-
-    def __init__(self, detector: Detector, turns: Turns) -> None:
-        self._detector = detector
-        self._turns = turns
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._detector.model
-
-    def detect(self, image: Image) -> list[Defect]:
-        with self._turns.line():
-            return self._detector.detect(image)
+class _Waiting:
+    def __init__(self) -> None:
+        self.admitted = threading.Lock()
+        self.admitted.acquire()
+        self.alone = False
 
 
 class GuestDetector:
-    """*detector* as the inspection API uses it: when the line does not."""
+    """The detector of *bench* as the inspection API uses it: when the line does not."""
 
-    def __init__(self, detector: Detector, turns: Turns) -> None:
-        self._detector = detector
+    def __init__(self, bench: Bench, turns: Turns) -> None:
+        self._bench = bench
         self._turns = turns
 
     @property
     def model(self) -> ModelInfo:
-        return self._detector.model
+        return self._bench.detector.model
 
     def detect(self, image: Image) -> list[Defect]:
-        with self._turns.guest():
-            return self._detector.detect(image)
+        with self._turns.guest() as alone:
+            return self._bench.detector_for(alone=alone).detect(image)

@@ -289,7 +289,7 @@ class Source(Protocol):
 
 
 class Detector(Protocol):
-    """Called from one thread at a time. Raises DetectorError for an image it cannot judge."""
+    """Called from any thread. Raises DetectorError for an image it cannot judge."""
 
     @property
     def model(self) -> ModelInfo: ...

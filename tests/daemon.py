@@ -254,6 +254,7 @@ class Subscriber:
         self.stop()
 
     def start(self) -> Subscriber:
+        self._subscribed.clear()  # a broker that lost its memory has lost the last one too
         client = self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=self.name, clean_session=False, protocol=paho.MQTTv311
         )

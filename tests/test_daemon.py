@@ -91,7 +91,7 @@ def test_the_bundled_samples_get_the_verdicts_that_their_names_say(station: Daem
     for message in subscriber.below("inspection"):
         assert message.topic == f"inspection/{message.document['verdict']}"
         assert not message.retained
-    assert len(station.files("done")) == 9
+    wait(lambda: len(station.files("done")) == 9 and len(station.files("failed")) == 1, "each file where it stays")
     (failed,) = station.files("failed")
     assert failed.name.startswith("unknown-")
 

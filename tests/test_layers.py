@@ -34,7 +34,7 @@ HOMES = {
     },
     "simplejpeg": {"picture"},
     "onnxruntime": {"detectors.onnx", "detectors.quantize"},
-    "onnx": {"detectors.quantize"},
+    "onnx": {"detectors.best_boxes", "detectors.quantize"},
     "openvino": {"detectors.openvino"},
     "pydantic": CONFIG | {"web"},
     "pydantic_settings": {"config"},

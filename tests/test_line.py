@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from station.errors import GateError, GateLateError, LedgerError
-from station.line import WELL_TURNS, Bench, Listeners, answer, inspect, run_line, seal, settle_left_open
+from station.line import WELL_TURNS, Bench, Listeners, answer, inspect, look_now, run_line, seal, settle_left_open
 from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
 from station.types import (
     Box,
@@ -88,6 +88,7 @@ class Run:
                     self.stop,
                     source=source,
                     choose=lambda _frame: bench(),
+                    look=look_now,
                     gate=gate,
                     ledger=ledger,
                     evidence=FakeEvidence("2026-11-23/a.jpg"),

@@ -1,64 +1,145 @@
-"""The line goes first at the network, and loses at most the inference that runs already."""
+"""The line goes first at the network and has it alone; others share it where more than one waits."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
 
 from station.turns import Turns
 from tests.waiting import until
 
 
-def test_the_line_comes_before_guests_that_waited_longer() -> None:
-    turns, order = Turns(), list[str]()
-    go, inside = threading.Event(), threading.Event()
+class People:
+    """Who uses the network in a test, each in a thread of its own until it is let go."""
 
-    def first() -> None:
-        with turns.guest():
-            inside.set()
-            assert go.wait(30)
-            order.append("first")
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self.inside: dict[str, bool] = {}
+        self._go: dict[str, threading.Event] = {}
+        self._threads: dict[str, threading.Thread] = {}
 
-    def guest(name: str) -> None:
-        with turns.guest():
-            order.append(name)
+    def come(self, name: str) -> None:
+        """``line``, ``ahead N`` or ``guest N`` asks for its turn; returns when it has it, or waits for it."""
+        before = self.turns.waiting
+        self._go[name] = threading.Event()
+        self._threads[name] = threading.Thread(target=self._stay, args=(name,))
+        self._threads[name].start()
+        until(lambda: name in self.inside or self.turns.waiting > before)
 
-    def line() -> None:
-        with turns.line():
-            order.append("line")
+    def go(self, name: str) -> None:
+        self._go[name].set()
+        self._threads[name].join(30)
+        assert not self._threads[name].is_alive()
 
-    threads = [threading.Thread(target=first)]
-    threads[0].start()
-    assert inside.wait(30)
-    threads += [threading.Thread(target=guest, args=(f"guest {number}",)) for number in range(5)]
-    for number, thread in enumerate(threads[1:], 1):
-        thread.start()
-        until(lambda number=number: len(turns._guests) == number)  # type: ignore[misc]  # no type for a default
-    threads.append(threading.Thread(target=line))
-    threads[-1].start()
-    until(lambda: turns.line_waits)
-    go.set()
-    for thread in threads:
-        thread.join(30)
-    assert order == ["first", "line", *(f"guest {number}" for number in range(5))], "and guests in their own order"
+    def close(self) -> None:
+        for event in self._go.values():
+            event.set()
+        for thread in self._threads.values():
+            thread.join(30)
+
+    def _stay(self, name: str) -> None:
+        match name.partition(" ")[0]:
+            case "line":
+                turn: object = self.turns.line()
+            case "ahead":
+                turn = self.turns.ahead()
+            case _:
+                turn = self.turns.guest()
+        with turn as alone:  # type: ignore[attr-defined]  # one of three kinds
+            self.inside[name] = alone is None or alone
+            assert self._go[name].wait(30)
+            del self.inside[name]
 
 
-def test_one_at_a_time_also_after_a_failure() -> None:
-    turns, busy, most = Turns(), 0, 0
+@pytest.fixture
+def people() -> Iterator[People]:
+    people = People(Turns())
+    yield people
+    people.close()
+
+
+def test_who_comes_alone_has_all_cores(people: People) -> None:
+    people.come("guest 1")
+    assert people.inside == {"guest 1": True}
+    people.come("guest 2")
+    people.go("guest 1")
+    until(lambda: people.inside == {"guest 2": True})
+
+
+def test_two_that_wait_share_the_cores_and_a_third_takes_the_place_of_the_first_to_go(people: People) -> None:
+    for name in ("guest 1", "guest 2", "guest 3", "guest 4"):
+        people.come(name)
+    people.go("guest 1")
+    until(lambda: people.inside == {"guest 2": False, "guest 3": False})
+    people.go("guest 3")
+    until(lambda: people.inside == {"guest 2": False, "guest 4": False})
+    people.come("guest 5")
+    people.go("guest 2")
+    people.go("guest 4")
+    until(lambda: people.inside == {"guest 5": False})
+
+
+def test_the_line_comes_before_guests_that_waited_longer_and_has_the_network_alone(people: People) -> None:
+    for name in ("guest 1", "guest 2", "guest 3", "guest 4"):
+        people.come(name)
+    people.go("guest 1")
+    until(lambda: len(people.inside) == 2)
+    people.come("line")
+    people.go("guest 2")
+    assert set(people.inside) == {"guest 3"}, "nobody is let in before the line, nor the line beside a guest"
+    people.go("guest 3")
+    until(lambda: people.inside == {"line": True})
+    people.come("guest 5")
+    people.go("line")
+    until(lambda: people.inside == {"guest 4": False, "guest 5": False})
+
+
+def test_who_looks_ahead_and_guests_come_by_turns(people: People) -> None:
+    people.come("line")
+    for name in ("ahead 1", "ahead 2", "ahead 3", "guest 1", "guest 2", "guest 3"):
+        people.come(name)
+    people.go("line")
+    until(lambda: set(people.inside) == {"ahead 1", "guest 1"})
+    people.go("guest 1")
+    until(lambda: set(people.inside) == {"ahead 1", "ahead 2"})
+    people.go("ahead 1")
+    until(lambda: set(people.inside) == {"ahead 2", "guest 2"})
+    people.go("guest 2")
+    until(lambda: set(people.inside) == {"ahead 2", "ahead 3"})
+    people.go("ahead 2")
+    until(lambda: set(people.inside) == {"ahead 3", "guest 3"})
+
+
+def test_never_more_than_all_cores_also_after_a_failure() -> None:
+    turns, cores, most, lock = Turns(), 0, 0, threading.Lock()
+
+    @contextmanager
+    def turn(kind: str) -> Iterator[int]:
+        with ExitStack() as stack:
+            if kind == "line":
+                stack.enter_context(turns.line())
+                yield 2
+            else:
+                yield 2 if stack.enter_context(turns.ahead() if kind == "ahead" else turns.guest()) else 1
 
     def use(kind: str) -> None:
-        nonlocal busy, most
+        nonlocal cores, most
         for _ in range(200):
-            with suppress(ValueError), turns.line() if kind == "line" else turns.guest():
-                busy += 1
-                most = max(most, busy)
-                busy -= 1
+            with suppress(ValueError), turn(kind) as mine:
+                with lock:
+                    cores += mine
+                    most = max(most, cores)
+                with lock:
+                    cores -= mine
                 int("no number")
 
-    threads = [threading.Thread(target=use, args=(kind,)) for kind in ("line", "guest", "guest")]
+    threads = [threading.Thread(target=use, args=(kind,)) for kind in ("line", "ahead", "ahead", "guest", "guest")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
-    assert most == 1
+    assert most == 2

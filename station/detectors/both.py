@@ -22,6 +22,8 @@ class Described(Detector, Protocol):
     @property
     def description(self) -> str: ...
 
+    def half(self) -> Described: ...
+
 
 class BothDetector:
     """
@@ -43,6 +45,10 @@ class BothDetector:
         self.network = network
         self._golden = golden
         self._recipe = recipe
+
+    def half(self) -> BothDetector:
+        """The same, for two boards at a time, each on half of the cores."""
+        return BothDetector(self.network.half(), self._golden.half(), recipe=self._recipe)
 
     def detect(self, image: Image) -> list[Defect]:
         """*image*: H x W x 3 uint8 BGR. Raises DetectorError when it cannot be judged."""

@@ -42,7 +42,7 @@ class Input:
 
 class Network(Protocol):
     """
-    A network that is loaded and checked. Called from one thread at a time.
+    A network that is loaded and checked. Called from any thread.
 
     *sha256* (hex) is of its file, *metadata* what the exporter wrote into it, *computed_by* one phrase for a person.
     *output_shape* has None where the file leaves a length open.
@@ -69,11 +69,15 @@ class Network(Protocol):
     @property
     def computed_by(self) -> str: ...
 
-    def run(self, tensor: Tensor) -> Floats:
-        """
-        The first output for *tensor*, in the type that ``input`` names. It may be overwritten by the next run.
+    def halve(self) -> None:
+        """Makes ready for runs on half of the cores. Raises ModelError."""
 
-        Raises DetectorError when the network fails.
+    def run(self, tensor: Tensor, *, half: bool = False) -> Floats:
+        """
+        The first output for *tensor*, in the type that ``input`` names, on all cores that are ours.
+
+        *half*: on half of them, if ``halve`` could. Two such runs at a time take less than one after the other: cores
+        need not wait for each other. Raises DetectorError when the network fails.
         """
 
 

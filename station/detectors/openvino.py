@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,15 +91,20 @@ class OpenVinoNetwork:
             raise ModelError(f"{path} gives {output.element_type.get_type_name()}, not float or half: {EXPORT_HINT}")
         self.output_shape = _shape(output)
         self._request = compiled.create_infer_request()
+        self._running = threading.Lock()
 
     @property
     def computed_by(self) -> str:
         return f"OpenVINO {VERSION}, {self._threads} CPU threads"
 
-    def run(self, tensor: Tensor) -> Floats:
+    def halve(self) -> None:
+        """Nothing: it computes one picture at a time, on all cores; what is around it is done for two."""
+
+    def run(self, tensor: Tensor, *, half: bool = False) -> Floats:  # noqa: ARG002  # see halve
         try:
-            outputs = self._request.infer([tensor], share_inputs=True, share_outputs=True)
-            return np.asarray(outputs[0], np.float32)
+            with self._running:
+                outputs = self._request.infer([tensor], share_inputs=True, share_outputs=True)
+                return np.array(outputs[0], np.float32)  # a copy: the next run overwrites it
         except ERRORS as error:
             raise DetectorError(f"the network failed: {first_line(error)}") from None
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from station.detectors import onnx as runtime  # before onnxruntime: it switches the reports to its maker off
+from station.detectors.best_boxes import keep_best
 from station.errors import ModelError
 from station.extras import how_to_add
 
@@ -34,7 +35,8 @@ MIN_OPSET = 13  # the first in which a scale for each channel can be written
 
 def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32]]) -> None:
     """
-    Writes the int8 version of *model* (float .onnx) to *out*; labels and all other metadata stay as they are.
+    Writes the int8 version of *model* (float .onnx) to *out*; labels and all other metadata stay as they are. Where its
+    head is one that ``best_boxes`` knows, only the best 1,000 candidates get boxes.
 
     *calibration*: what the network is given on the line, each 1 x C x H x W float32 as the letterbox makes it, of some
     30 to 300 typical boards. They are read one by one, once. Raises ModelError for a model that cannot be quantised,
@@ -54,6 +56,7 @@ def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32
     except (OSError, DecodeError) as error:
         raise ModelError(f"{model} cannot be read as ONNX: {error}") from None
     name = _checked(loaded, model)
+    loaded = keep_best(loaded)
     batches = _Batches(name, calibration)
     errors: tuple[type[Exception], ...] = (*runtime.ERRORS, onnx.checker.ValidationError, KeyError)
     # Only what is whole gets the name: a file half written would be loaded by nobody, but imported by somebody.

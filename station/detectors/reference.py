@@ -58,7 +58,7 @@ class Registered:
 
 class Reference:
     """
-    A product's defect-free template. ``register`` is called from one thread at a time.
+    A product's defect-free template. ``register`` may be called from any thread.
 
     *template*: height x width uint8 grey. *sha256* (hex) is of the file it came from. *limit*: the least ``quality``
     with which a board is still taken for one of this product. *max_shift_px*: how far a board may lie off it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
@@ -43,6 +45,15 @@ Fill = Callable[[Letterbox, Window, int], Placement]
 """Puts what a window shows into a letterbox, at a place in its batch."""
 
 
+@dataclass(slots=True)
+class _Desk:
+    """The memory that judging one picture takes: kept from one to the next, and never shared by two at a time."""
+
+    one: Letterbox
+    many: Letterbox | None = None  # made when the first big picture comes
+    grey: tuple[Grey, Grey] = field(default_factory=lambda: (np.empty((0, 0), np.uint8), np.empty((0, 0), np.uint8)))
+
+
 class NetworkDetector:
     """
     Implements ``types.Detector`` on any ``Network``: letterbox, run, decode.
@@ -79,19 +90,14 @@ class NetworkDetector:
         self._detr = network.metadata.get("head") == "RTDETRDecoder" or (
             "head" not in network.metadata and "rtdetr" in network.metadata.get("description", "").lower()
         )
-        self._one = self._letterbox(1)
-        self._many: Letterbox | None = None  # made when the first big picture comes
+        self._desks: list[_Desk] = [self._new_desk()]
+        self._on_half = False
         self._layout = self._find_layout()
         self._tile_px, self._overlap_px = self._tile_size(tiling)
         self._windows: tuple[Window, ...] = ()
-        self._grey: tuple[Grey, Grey] = (np.empty((0, 0), np.uint8), np.empty((0, 0), np.uint8))
 
     def beside(self, reference: Reference | None, *, confidence: float) -> NetworkDetector:
-        """
-        Another detector on the same network, for another product: its template, and what it lists.
-
-        They share the network's own memory: one of them may judge at a time.
-        """
+        """Another detector on the same network, for another product: its template, and what it lists."""
         return NetworkDetector(
             self._network,
             name=self.model.name,
@@ -100,6 +106,13 @@ class NetworkDetector:
             reference=reference,
             tiling=self._tiling,
         )
+
+    def half(self) -> NetworkDetector:
+        """The same, for two pictures at a time, each on half of the cores. Raises ModelError."""
+        self._network.halve()
+        other = copy(self)  # it shares the desks: no more of them than are needed at a time
+        other._on_half = True  # noqa: SLF001  # of its own kind
+        return other
 
     @property
     def computed_by(self) -> str:
@@ -153,31 +166,33 @@ class NetworkDetector:
         _check(image)
         if template.shape != image.shape[:2]:
             raise DetectorError(f"the template is {template.shape}, the picture {image.shape[:2]} (height, width)")
-        if self._grey[0].shape != template.shape:
-            self._grey = (np.empty(template.shape, np.uint8), np.empty(template.shape, np.uint8))
-        board, difference = self._grey
-        cv2.cvtColor(image, cv2.COLOR_BGR2GRAY, dst=board)
-        cv2.absdiff(board, template, dst=difference)
-        planes = (board, template, difference)
-        return self._judge(
-            image, lambda box, window, at: box.fill_planes([window.of(plane) for plane in planes], at=at)
-        )
+        with self._desk() as desk:
+            if desk.grey[0].shape != template.shape:
+                desk.grey = (np.empty(template.shape, np.uint8), np.empty(template.shape, np.uint8))
+            board, difference = desk.grey
+            cv2.cvtColor(image, cv2.COLOR_BGR2GRAY, dst=board)
+            cv2.absdiff(board, template, dst=difference)
+            planes = (board, template, difference)
+            return self._judge(
+                image, desk, lambda box, window, at: box.fill_planes([window.of(plane) for plane in planes], at=at)
+            )
 
     def _judge_plain(self, image: Image) -> list[Defect]:
-        return self._judge(image, lambda box, window, at: box.fill(window.of(image), at=at))
+        with self._desk() as desk:
+            return self._judge(image, desk, lambda box, window, at: box.fill(window.of(image), at=at))
 
-    def _judge(self, image: Image, fill: Fill) -> list[Defect]:
+    def _judge(self, image: Image, desk: _Desk, fill: Fill) -> list[Defect]:
         windows = self._cut(image.shape[0], image.shape[1])
         if len(windows) == 1:
-            placement = fill(self._one, windows[0], 0)
-            return self._read(self._network.run(self._one.tensor), placement)
-        if self._many is None:
-            self._many = self._letterbox(self._network.input.batch or BATCH)
+            placement = fill(desk.one, windows[0], 0)
+            return self._read(self._network.run(desk.one.tensor, half=self._on_half), placement)
+        if desk.many is None:
+            desk.many = self._letterbox(self._network.input.batch or BATCH)
         found: list[list[Defect]] = []
-        for first in range(0, len(windows), len(self._many.tensor)):
-            together = windows[first : first + len(self._many.tensor)]
-            placements = [fill(self._many, window, at) for at, window in enumerate(together)]
-            output = self._network.run(self._many.tensor[: len(together)])
+        for first in range(0, len(windows), len(desk.many.tensor)):
+            together = windows[first : first + len(desk.many.tensor)]
+            placements = [fill(desk.many, window, at) for at, window in enumerate(together)]
+            output = self._network.run(desk.many.tensor[: len(together)], half=self._on_half)
             if len(output) != len(together):
                 raise DetectorError(f"the network answered {len(output)} times to {len(together)} pictures")
             for at, (window, placement) in enumerate(zip(together, placements, strict=True)):
@@ -195,10 +210,11 @@ class NetworkDetector:
         """The tiles of a picture, or all of it as one; the plan of the last picture serves the next of its size."""
         if self._overlap_px is None or not is_big(height, width, tile_px=self._tile_px):
             return (Window(0, 0, width, height),)
-        last = self._windows[-1] if self._windows else Window(0, 0, 0, 0)
+        windows = self._windows  # of another thread's picture, perhaps
+        last = windows[-1] if windows else Window(0, 0, 0, 0)
         if (last.y + last.height, last.x + last.width) != (height, width):
-            self._windows = plan(height, width, tile_px=self._tile_px, overlap_px=self._overlap_px)
-        return self._windows
+            windows = self._windows = plan(height, width, tile_px=self._tile_px, overlap_px=self._overlap_px)
+        return windows
 
     def _tile_size(self, tiling: Tiling | None) -> tuple[tuple[int, int], int | None]:
         """Height and width of a tile, and by how many pixels two overlap; None: nothing is cut."""
@@ -217,6 +233,21 @@ class NetworkDetector:
             )
         return tile_px, tiling.overlap_px
 
+    @contextmanager
+    def _desk(self) -> Iterator[_Desk]:
+        """Nobody else's until the block ends."""
+        try:
+            desk = self._desks.pop()
+        except IndexError:
+            desk = self._new_desk()
+        try:
+            yield desk
+        finally:
+            self._desks.append(desk)
+
+    def _new_desk(self) -> _Desk:
+        return _Desk(self._letterbox(1))
+
     def _letterbox(self, batch: int) -> Letterbox:
         height, width = self.input_size
         return Letterbox(height=height, width=width, dtype=self._network.input.dtype, batch=batch, stretch=self._detr)
@@ -227,7 +258,7 @@ class NetworkDetector:
         try:
             known = [one for one in shape if one is not None]
             if len(known) != len(shape) or self._detr:  # what the file leaves open the answer to plain grey tells
-                answer = self._network.run(self._one.tensor)
+                answer = self._network.run(self._desks[0].one.tensor)
                 known, whole = list(answer.shape), bool((answer[..., -1] == np.rint(answer[..., -1])).all())
             return layout_of(known, len(self.labels), input_size=self.input_size, detr=self._detr, whole=whole)
         except (ModelError, DetectorError) as error:

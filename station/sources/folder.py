@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 MAX_CRASHES = 3  # a file that was in flight in so many crashes is not tried again
 _IDLE_S = 0.25  # how often an idle source says so, and sees that it shall stop
+# Of pictures that are larger than this only the next one is decoded ahead: each takes three bytes a pixel.
+_LARGE_PX = 4_000_000
 
 
 class Custody(Protocol):
@@ -74,6 +77,9 @@ class FolderSource:
     *recorded* tells what the ledger knows of an event id; it is called from the source's own thread, as is
     *on_backlog* with the number of files waiting. *polling* None: find out from the file system's type.
     The first group of *serial_pattern*, or all that it matches in the file's name, is the board's serial.
+
+    *foresee* hears, from the source's own thread, of each frame that waits while another is with the caller; up to
+    *ahead* of them are decoded then.
     """
 
     def __init__(
@@ -91,6 +97,8 @@ class FolderSource:
         max_bytes: int = 100_000_000,
         max_pixels: int = 150_000_000,
         on_backlog: Callable[[int], None] = lambda _waiting: None,
+        foresee: Callable[[Frame], None] = lambda _frame: None,
+        ahead: int = 1,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
@@ -104,12 +112,14 @@ class FolderSource:
         self._scan_every_s = scan_every_s
         self._limits = Limits(max_bytes, max_pixels, unchanged_s)
         self._on_backlog = on_backlog
+        self._foresee = foresee
+        self._depth = ahead
         self._monotonic = monotonic
         self._now = now
 
     def frames(self, stop: Stop) -> Generator[Frame | None, None, None]:
         """
-        One Frame for each file, None while there is none; while a frame is with the caller the next is being decoded.
+        One Frame for each file, None while there is none; while a frame is with the caller the next are being decoded.
 
         Raises SourceError when the folder cannot be read or its files cannot be moved.
         """
@@ -132,35 +142,42 @@ class FolderSource:
             limits=self._limits,
             frame=self._frame,
             on_backlog=self._on_backlog,
+            foresee=self._foresee,
             monotonic=self._monotonic,
         )
         pool = ThreadPoolExecutor(1, thread_name_prefix="folder-ahead")
         try:
-            coming: Future[_Taken | None] = pool.submit(ahead.start, leftovers, self._recorded)
+            coming: deque[Future[_Taken | None]] = deque([pool.submit(ahead.start, leftovers, self._recorded)])
             while not stop.is_set():
-                wait([coming], timeout=_IDLE_S)
-                if not coming.done():
+                wait([coming[0]], timeout=_IDLE_S)
+                if not coming[0].done():
                     yield None
                     continue
-                taken = coming.result()
+                taken = coming.popleft().result()
                 if taken is None:
-                    coming = pool.submit(ahead.next, alone=True)  # nothing is in flight now
+                    if not coming:
+                        coming.append(pool.submit(ahead.next, alone=True))  # nothing is in flight now
                     yield None
                     continue
                 if not taken.alone:
-                    coming = pool.submit(ahead.next, alone=False)
+                    for _ in range(self._depth_for(taken.frame) - len(coming)):
+                        coming.append(pool.submit(ahead.next, alone=False))
                 yield taken.frame
+                ahead.finished += 1
                 anew = custody.finish(taken.claim, taken.stamp, taken.frame.problem)
                 if anew is not None:
                     inbox.add(Candidate(anew.relative, anew.path, claim=anew))
                 if taken.alone:
-                    coming = pool.submit(ahead.next, alone=True)
+                    coming.append(pool.submit(ahead.next, alone=True))
         finally:
             inbox.close()
             pool.shutdown()
             if watch is not None:
                 watch.stop()
             custody.close()
+
+    def _depth_for(self, frame: Frame) -> int:
+        return 1 if frame.image is None or frame.image.shape[0] * frame.image.shape[1] > _LARGE_PX else self._depth
 
     def _custody(self) -> Custody:
         match self._after:
@@ -193,7 +210,7 @@ class FolderSource:
 
 
 class _Ahead:
-    """What the thread does that works ahead: one call, one frame."""
+    """What the thread does that works ahead: one call, one frame. *finished*: of how many the line wants no more."""
 
     def __init__(
         self,
@@ -204,8 +221,12 @@ class _Ahead:
         limits: Limits,
         frame: Callable[[Claim, bytes, Image | None, str | None], Frame],
         on_backlog: Callable[[int], None],
+        foresee: Callable[[Frame], None],
         monotonic: Callable[[], float],
     ) -> None:
+        self.finished = 0
+        self._taken = 0
+        self._foresee = foresee
         self._limits = limits
         self._custody = custody
         self._inbox = inbox
@@ -249,6 +270,9 @@ class _Ahead:
             taken = self._try(candidate)
             if taken is not None:
                 self._on_backlog(len(self._inbox))
+                if self._taken > self.finished:
+                    self._foresee(taken.frame)
+                self._taken += 1
                 return taken
         return None
 

@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import structlog
-from cryptography import x509
 
 from station.errors import ConfigError
 
@@ -66,6 +65,8 @@ class ServerTls:
 
     def _read(self) -> tuple[ssl.SSLContext, str | None]:
         """The pair, and what is to be said of its age, if anything."""
+        from cryptography import x509  # late: most stations have no certificate, and it takes 8 MB
+
         cert_file, key_file = self._files
         where = f"[http] cert_file = {cert_file}, key_file = {key_file}"
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

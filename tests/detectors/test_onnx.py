@@ -17,7 +17,7 @@ from station.detectors.network import hushed
 from station.detectors.onnx import OnnxNetwork
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, ModelError
-from tests.detectors.models import save
+from tests.detectors.models import save, save_seeing
 from tests.detectors.outputs import V8
 
 
@@ -36,6 +36,25 @@ def test_a_network_that_fails_on_a_picture_leaves_it_unjudged(tmp_path: Path, mo
     monkeypatch.setattr(found._network, "_session", Failing())
     with pytest.raises(DetectorError, match=r"the network failed: out of GPU memory$"):
         found.detect(np.full((64, 64, 3), 114, np.uint8))
+
+
+def test_halves_are_of_the_same_file_and_a_single_thread_has_none(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", V8)
+    single, several = OnnxNetwork(path, threads=1), OnnxNetwork(path, threads=4)
+    for network in (single, several):
+        network.halve()
+    assert single._half is single._session
+    assert several._half is not several._session
+    assert several._half.get_session_options().intra_op_num_threads == 2
+    tensor = np.zeros((1, 3, 64, 64), np.float32)
+    assert np.array_equal(several.run(tensor, half=True), several.run(tensor))
+    halved = several._half
+    several.halve()
+    assert several._half is halved, "once"
+    other = OnnxNetwork(path, threads=4)
+    save_seeing(path)
+    with pytest.raises(ModelError, match="its sha256 is not"):
+        other.halve()
 
 
 def test_a_provider_that_is_not_offered_is_named(tmp_path: Path) -> None:

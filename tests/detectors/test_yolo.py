@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from station.detectors.backends import has_openvino, open_network
+from station.detectors.backends import Runtime, has_openvino, open_network
 from station.detectors.network import Floats, Network, Tensor
 from station.detectors.preprocess import Grey
 from station.detectors.yolo import NetworkDetector, Tiling
@@ -307,9 +308,12 @@ class Counting:
         self._network = network
         self.batches: list[int] = []
 
-    def run(self, tensor: Tensor) -> Floats:
+    def halve(self) -> None:
+        self._network.halve()
+
+    def run(self, tensor: Tensor, *, half: bool = False) -> Floats:
         self.batches.append(len(tensor))
-        return self._network.run(tensor)
+        return self._network.run(tensor, half=half)
 
 
 def counting(path: Path, tiling: Tiling | None) -> tuple[NetworkDetector, list[int]]:
@@ -380,3 +384,26 @@ def test_pictures_of_changing_sizes_are_each_cut_anew(tmp_path: Path) -> None:
         found = tiled.detect(np.full((*size, 3), 255, np.uint8))
         assert len(batches) == tiles
         assert max(one.box.y + one.box.height for one in found) <= size[0]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=NEEDS_OPENVINO)])
+def test_two_pictures_at_a_time_are_told_as_if_each_were_alone(tmp_path: Path, backend: Runtime) -> None:
+    network = open_network(save_seeing(tmp_path / "m.onnx"), backend=backend, threads=2)
+    whole = NetworkDetector(network, name="m", confidence=0.0, iou=0.45, tiling=Tiling())
+    half = whole.half()
+    rng = np.random.default_rng(0)
+    sizes = [(64, 64), (64, 160), (128, 96)]
+    pictures = [
+        np.full((*sizes[number % 3], 3), rng.integers(0, 256, 3), np.uint8) + rng.integers(0, 9, 1, np.uint8)
+        for number in range(60)
+    ]
+    alone = [whole.detect(one) for one in pictures]
+    assert len({found[0].confidence for found in alone}) > 20, "answers that differ: else nobody sees them mixed up"
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(5):
+            together = list(threads.map(half.detect, pictures))
+            assert [[one.box for one in found] for found in together] == [[one.box for one in found] for found in alone]
+            assert [one.confidence for found in together for one in found] == pytest.approx(
+                [one.confidence for found in alone for one in found], abs=1e-4
+            )
+    assert len(whole._desks) <= 2, "memory for no more than two at a time"

@@ -666,3 +666,46 @@ def test_a_file_on_record_is_not_read_again_and_the_ledger_is_asked_once(inbox: 
             line.rest(clock)
     assert len(asked) == 3
     assert len(set(asked)) == 3
+
+
+# --- What is seen ahead of its turn
+
+
+def test_boards_that_wait_while_one_is_inspected_are_foreseen_and_come_in_their_order(inbox: Path) -> None:
+    foreseen: list[Frame] = []
+    for number in range(1, 7):
+        drop(inbox, f"{number}.png", picture(number))
+    with line_on(inbox, foresee=foreseen.append, ahead=3) as line:
+        assert number_of(line.take()) == 1
+        until(lambda: len(foreseen) == 3)
+        assert len([one for one in files_below(inbox) if one.startswith("processing/")]) == 4
+        seen: list[Frame] = []
+        for number in range(2, 7):
+            seen.append(line.inspect())
+            until(lambda number=number: len(foreseen) == min(number + 2, 5))  # type: ignore[misc]  # no type for a default
+        line.idle()
+    assert [number_of(one) for one in seen] == [2, 3, 4, 5, 6]
+    assert [one.id for one in foreseen] == [one.id for one in seen], "each once; the line was idle before the first"
+
+
+def test_a_board_that_comes_alone_is_left_to_the_line(inbox: Path) -> None:
+    foreseen: list[Frame] = []
+    with line_on(inbox, foresee=foreseen.append, ahead=3) as line:
+        for number in (1, 2):
+            line.begin()
+            drop(inbox, f"{number}.png", picture(number))
+            assert number_of(line.inspect()) == number
+            line.idle()
+    assert foreseen == []
+
+
+def test_of_large_pictures_only_the_next_is_held_in_memory(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_LARGE_PX", 100)
+    foreseen: list[Frame] = []
+    for number in range(1, 5):
+        drop(inbox, f"{number}.png", picture(number))
+    with line_on(inbox, foresee=foreseen.append, ahead=3) as line:
+        for number in range(1, 4):
+            assert number_of(line.inspect()) == number
+            until(lambda number=number: len(foreseen) == number)  # type: ignore[misc]  # no type for a default
+            assert len([one for one in files_below(inbox) if one.startswith("processing/")]) == 2

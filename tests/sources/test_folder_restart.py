@@ -38,7 +38,9 @@ rows = {row[0]: row for row in map(json.loads, ledger.read_text().splitlines())}
 recorded = lambda event_id: Recorded(rows[event_id][2]) if event_id in rows else None
 idle = 0
 with ledger.open("a") as file:
-    source = folder.FolderSource(inbox, after="move", recorded=recorded, in_flight=ledger.with_name("in-flight.json"))
+    source = folder.FolderSource(
+        inbox, after="move", recorded=recorded, in_flight=ledger.with_name("in-flight.json"), ahead=3
+    )
     for frame in source.frames(threading.Event()):
         idle = 0 if frame else idle + 1
         if frame:

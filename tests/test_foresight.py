@@ -1,0 +1,159 @@
+"""Boards that wait are looked at ahead, two at a time; what is found so is what the line would have found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from station.errors import DetectorError
+from station.foresight import AHEAD, Foresight
+from station.line import Bench, inspect
+from station.turns import Turns
+from station.types import Box, Defect, Frame, Image, ModelInfo, Verdict
+from tests.test_line import bench, frame
+from tests.waiting import until
+
+SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
+
+
+class Slow:
+    """A detector that finds *found* as soon as it may; ``asked`` are the boards that it was shown, by their number."""
+
+    model = ModelInfo("slow", "0" * 64)
+
+    def __init__(self, found: list[Defect] | None = None, *, refuses: str | None = None) -> None:
+        self.asked: list[int] = []
+        self.may = threading.Event()
+        self._found = found or []
+        self._refuses = refuses
+
+    def detect(self, image: Image) -> list[Defect]:
+        self.asked.append(int(image[0, 0, 0]))
+        assert self.may.wait(30)
+        if self._refuses is not None:
+            raise DetectorError(self._refuses)
+        return self._found
+
+
+class Station:
+    """What stands around a Foresight: a recipe in force, and a network that is shared."""
+
+    def __init__(self) -> None:
+        self.whole, self.half = Slow([SHORT]), Slow([SHORT])
+        self.bench = replace(bench(), detector=self.whole, half=self.half)
+        self.turns = Turns()
+        self.foresight = Foresight(choose=lambda _frame: self.bench, turns=self.turns)
+
+    def free(self) -> None:
+        self.whole.may.set()
+        self.half.may.set()
+
+
+@pytest.fixture
+def station() -> Iterator[Station]:
+    station = Station()
+    yield station
+    station.free()
+    station.foresight.close()
+
+
+def board(number: int) -> Frame:
+    image = np.indices((64, 64, 3), np.uint8).sum(axis=0, dtype=np.uint8)
+    image[0, 0, 0] = number
+    return frame(number, image=image)
+
+
+def judged(station: Station, given: Frame, by: Bench | None = None) -> Verdict:
+    return inspect(given, by or station.bench, station.foresight.look).decision.verdict
+
+
+def test_boards_that_wait_are_looked_at_two_at_a_time_and_each_once(station: Station) -> None:
+    boards = [board(number) for number in range(1, AHEAD + 2)]
+    line = threading.Thread(target=judged, args=(station, boards[0]))
+    line.start()
+    until(lambda: station.whole.asked == [1])
+    for one in boards[1:]:
+        station.foresight.begin(one)
+    until(lambda: station.turns.waiting == AHEAD)
+    assert station.half.asked == [], "the line has the network alone"
+    station.whole.may.set()
+    until(lambda: sorted(station.half.asked) == [2, 3])
+    assert station.turns.waiting == AHEAD - 2, "and no more than two at a time"
+    station.half.may.set()
+    line.join(30)
+    assert [judged(station, one) for one in boards[1:]] == [Verdict.FAIL] * AHEAD
+    assert sorted(station.whole.asked + station.half.asked) == [1, 2, 3, 4]
+
+
+def test_a_board_that_nobody_waits_beside_is_looked_at_on_all_cores(station: Station) -> None:
+    station.free()
+    station.foresight.begin(board(1))
+    until(lambda: station.whole.asked == [1])
+    assert station.half.asked == []
+
+
+def test_a_board_looked_at_by_another_recipe_is_judged_anew(station: Station) -> None:
+    station.free()
+    given = board(1)
+    station.foresight.begin(given)
+    until(lambda: station.whole.asked == [1])
+    other = replace(station.bench, detector=Slow())
+    assert isinstance(other.detector, Slow)
+    other.detector.may.set()
+    assert judged(station, given, other) is Verdict.PASS
+    assert other.detector.asked == [1]
+
+
+def test_the_time_that_the_detector_took_ahead_is_the_boards(station: Station) -> None:
+    given = board(1)
+    station.foresight.begin(given)
+    until(lambda: station.whole.asked == [1])
+    station.free()
+    until(lambda: station.turns.waiting == 0)
+    inspection = inspect(given, station.bench, station.foresight.look)
+    assert inspection.detect_ms is not None
+    assert inspection.total_ms >= inspection.detect_ms > 0
+
+
+def test_a_board_that_could_not_be_judged_ahead_is_unknown_when_its_turn_comes(station: Station) -> None:
+    station.bench = replace(station.bench, detector=(refusing := Slow(refuses="it is upside down")))
+    refusing.may.set()
+    given = board(1)
+    station.foresight.begin(given)
+    decision = inspect(given, station.bench, station.foresight.look).decision
+    assert (decision.verdict, decision.reason) == (
+        Verdict.UNKNOWN,
+        "the detector could not judge it: it is upside down",
+    )
+
+
+def test_what_a_line_that_failed_left_behind_is_forgotten(station: Station) -> None:
+    station.free()
+    left, given = board(1), board(2)
+    for one in (left, given):
+        station.foresight.begin(one)
+    assert judged(station, given) is Verdict.FAIL
+    station.foresight.begin(board(3))
+    assert len(station.foresight._begun) == 1
+
+
+def test_a_file_that_is_no_picture_is_not_looked_at(station: Station) -> None:
+    station.foresight.begin(frame(1, image=None, problem="the decoder refused it"))
+    assert station.foresight._begun == []
+
+
+def test_after_the_end_nothing_that_waits_is_begun(station: Station) -> None:
+    for number in range(1, AHEAD + 3):
+        station.foresight.begin(board(number))
+    until(lambda: station.whole.asked)
+    closing = threading.Thread(target=station.foresight.close)
+    closing.start()
+    until(station.foresight._begun[-1].seen.cancelled)
+    station.free()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert AHEAD + 2 not in station.whole.asked + station.half.asked
