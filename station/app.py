@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from station import __version__
-from station.benches import build_recipes, guest
+from station.benches import build_recipes, guest, turns_at
 from station.challenge import Announcement
 from station.clock import Clock
 from station.config import Settings
@@ -55,7 +55,6 @@ from station.stop_signal import StopSignal
 from station.supervise import Worker
 from station.today import Books, today
 from station.trigger_journal import TriggerJournal
-from station.turns import Turns
 from station.types import Inspection, Stop, Verdict
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class Station:
             read=self._gauges,
             last_s=last[0].recorded_at.timestamp() if last else None,
         )
-        self._turns = Turns()
+        self._turns = turns_at(settings)
         self._foresight = Foresight(choose=self._recipes.choose, turns=self._turns)
         self._showing = Showing(
             self._ledger,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from station.challenge import Announcement, Challenge, Rule
 from station.clock import Clock
 from station.config import Settings
+from station.detectors.network import cores
 from station.health import Health
 from station.judge import judges
 from station.ledger import SqliteLedger
@@ -73,6 +74,11 @@ def plain_benches(settings: Settings, detector: ModelDetector, *, abreast: bool 
         half = judge.half() if abreast else None
         benches[name] = Bench(judge, recipe, recipe_sha256(recipe), settings.station.name, Clock().synced, half=half)
     return benches
+
+
+def turns_at(settings: Settings) -> Turns:
+    """Who may use the network of *settings*, and when."""
+    return Turns(settings.detector.threads or cores())
 
 
 def guest(bench: Bench, turns: Turns) -> Bench:

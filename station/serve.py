@@ -101,11 +101,10 @@ def make_worker(settings: Settings, counts: Path) -> ASGIApp:
 
 def make_app(settings: Settings, counts: Path | None = None) -> ASGIApp:
     """The application of one worker. Raises ConfigError, ModelError."""
-    from station.benches import guest, plain_benches
+    from station.benches import guest, plain_benches, turns_at
     from station.http_metrics import HttpMetrics, WorkerMetrics
     from station.judge import build_judge
     from station.memory import give_back
-    from station.turns import Turns
     from station.web.alive import add_alive
     from station.web.api import add_metrics, new_api
     from station.web_side import add_inspection, around, build_door
@@ -113,7 +112,7 @@ def make_app(settings: Settings, counts: Path | None = None) -> ASGIApp:
     detector = build_judge(settings).detector
     recipes = plain_benches(settings, detector, abreast=True)
     give_back()
-    turns = Turns()
+    turns = turns_at(settings)
     shown = WorkerMetrics(version=__version__, model=detector.model.name)
     metrics = HttpMetrics(shown.registry)
     door = build_door(settings, metrics, counts=counts)

@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from station.line import Bench
 from station.types import Defect, Image, ModelInfo
 
-ABREAST = 2  # pictures at a time, where more than one waits: each on half of the cores takes less than both in a row
-
 
 class Turns:
     """
     Who may use the network now: one on all cores, or two beside each other, each on half of them.
 
-    The line has it alone, and nobody is let in while it waits: it loses at most what runs already. Who looks ahead for
-    it and guests come by turns, each in its own order; one that nobody waits beside has all cores.
+    *threads*: of the network; with a single one there are no halves, and nobody is beside anybody. The line has it
+    alone, and nobody is let in while it waits: it loses at most what runs already. Who looks ahead for it and guests
+    come by turns, each in its own order; one that nobody waits beside has all cores.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self._lock = threading.Lock()
+        self._abreast = 2 if threads > 1 else 1
         self._running = 0
         self._alone = False  # what runs has all cores
         self._line: deque[_Waiting] = deque()
@@ -70,7 +70,7 @@ class Turns:
 
     def _let_in(self) -> None:
         """Whoever may begin now. Nobody is woken in vain."""
-        while not (self._running and self._alone) and self._running < ABREAST:
+        while not (self._running and self._alone) and self._running < self._abreast:
             if self._line:
                 if self._running == 0:
                     self._begin(self._line.popleft(), alone=True)
@@ -80,7 +80,7 @@ class Turns:
                 return
             last_was_ahead = self._last is self._ahead
             self._last = self._guests if self._guests and (last_was_ahead or not self._ahead) else self._ahead
-            self._begin(self._last.popleft(), alone=self._running == 0 and others == 1)
+            self._begin(self._last.popleft(), alone=self._running == 0 and (others == 1 or self._abreast == 1))
 
     def _begin(self, one: _Waiting, *, alone: bool) -> None:
         self._running += 1

@@ -56,7 +56,7 @@ class People:
 
 @pytest.fixture
 def people() -> Iterator[People]:
-    people = People(Turns())
+    people = People(Turns(threads=4))
     yield people
     people.close()
 
@@ -113,8 +113,19 @@ def test_who_looks_ahead_and_guests_come_by_turns(people: People) -> None:
     until(lambda: set(people.inside) == {"ahead 3", "guest 3"})
 
 
+def test_a_network_of_one_thread_serves_one_at_a_time() -> None:
+    people = People(Turns(threads=1))
+    for name in ("guest 1", "guest 2", "guest 3"):
+        people.come(name)
+    people.go("guest 1")
+    until(lambda: people.inside == {"guest 2": True})
+    people.go("guest 2")
+    until(lambda: people.inside == {"guest 3": True})
+    people.close()
+
+
 def test_never_more_than_all_cores_also_after_a_failure() -> None:
-    turns, cores, most, lock = Turns(), 0, 0, threading.Lock()
+    turns, cores, most, lock = Turns(threads=2), 0, 0, threading.Lock()
 
     @contextmanager
     def turn(kind: str) -> Iterator[int]:
