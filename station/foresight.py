@@ -14,7 +14,7 @@ from station.types import Frame, Image
 AHEAD = 3  # boards: two at the network, and one that is ready when either of them is done
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Begun:
     """A board that is being looked at, or has been: by which bench, and what came of it."""
 
@@ -43,7 +43,13 @@ class Foresight:
             return
         bench = self._choose(frame)
         with self._lock:
-            self._begun.append(_Begun(frame.image, bench, self._workers.submit(self._ahead, frame.image, bench)))
+            # More never wait: what a line that failed was going to ask for it gets once more, as other frames.
+            for left in self._begun[:-AHEAD]:
+                left.seen.cancel()
+            self._begun = [
+                *self._begun[-AHEAD:],
+                _Begun(frame.image, bench, self._workers.submit(self._ahead, frame.image, bench)),
+            ]
 
     def look(self, image: Image, bench: Bench) -> Seen:
         """For the line's thread. Raises DetectorError."""
@@ -58,13 +64,10 @@ class Foresight:
         self._workers.shutdown(cancel_futures=True)
 
     def _taken(self, image: Image) -> _Begun | None:
-        """What was begun for *image*, and no more of what came before it: a line that failed asks for that no more."""
         with self._lock:
-            place = next((number for number, one in enumerate(self._begun) if one.image is image), None)
-            if place is None:
-                return None
-            begun = self._begun[place]
-            del self._begun[: place + 1]
+            begun = next((one for one in self._begun if one.image is image), None)
+            if begun is not None:
+                self._begun.remove(begun)
             return begun
 
     def _ahead(self, image: Image, bench: Bench) -> Seen:

@@ -132,13 +132,18 @@ def test_a_board_that_could_not_be_judged_ahead_is_unknown_when_its_turn_comes(s
 
 
 def test_what_a_line_that_failed_left_behind_is_forgotten(station: Station) -> None:
-    station.free()
-    left, given = board(1), board(2)
-    for one in (left, given):
+    left = [board(number) for number in range(1, AHEAD + 2)]
+    for one in left:
         station.foresight.begin(one)
-    assert judged(station, given) is Verdict.FAIL
-    station.foresight.begin(board(3))
-    assert len(station.foresight._begun) == 1
+    until(lambda: station.whole.asked == [1])
+    waiting = station.foresight._begun[-1].seen
+    again = [board(number) for number in range(11, AHEAD + 12)]
+    for one in again:
+        station.foresight.begin(one)
+    assert len(station.foresight._begun) == AHEAD + 1, "however often it fails, no more pictures stay in memory"
+    assert waiting.cancelled(), "and it is not looked at in vain"
+    station.free()
+    assert [judged(station, one) for one in again] == [Verdict.FAIL] * (AHEAD + 1)
 
 
 def test_a_file_that_is_no_picture_is_not_looked_at(station: Station) -> None:
