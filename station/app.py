@@ -143,7 +143,7 @@ class Station:
             read=self._gauges,
             last_s=last[0].recorded_at.timestamp() if last else None,
         )
-        self._turns = turns_at(settings)
+        self._turns = turns_at(settings, guests_abreast=False)
         self._foresight = Foresight(choose=self._recipes.choose, turns=self._turns)
         self._showing = Showing(
             self._ledger,

@@ -76,9 +76,9 @@ def plain_benches(settings: Settings, detector: ModelDetector, *, abreast: bool 
     return benches
 
 
-def turns_at(settings: Settings) -> Turns:
+def turns_at(settings: Settings, *, guests_abreast: bool) -> Turns:
     """Who may use the network of *settings*, and when."""
-    return Turns(settings.detector.threads or cores())
+    return Turns(settings.detector.threads or cores(), guests_abreast=guests_abreast)
 
 
 def guest(bench: Bench, turns: Turns) -> Bench:

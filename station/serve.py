@@ -112,7 +112,7 @@ def make_app(settings: Settings, counts: Path | None = None) -> ASGIApp:
     detector = build_judge(settings).detector
     recipes = plain_benches(settings, detector, abreast=True)
     give_back()
-    turns = turns_at(settings)
+    turns = turns_at(settings, guests_abreast=True)
     shown = WorkerMetrics(version=__version__, model=detector.model.name)
     metrics = HttpMetrics(shown.registry)
     door = build_door(settings, metrics, counts=counts)

@@ -17,12 +17,15 @@ class Turns:
 
     *threads*: of the network; with a single one there are no halves, and nobody is beside anybody. The line has it
     alone, and nobody is let in while it waits: it loses at most what runs already. Who looks ahead for it and guests
-    come by turns, each in its own order; one that nobody waits beside has all cores.
+    come by turns, each in its own order; one that nobody may begin beside has all cores. *guests_abreast*: two guests
+    at a time, where there is no line; each takes longer then, and a line would lose that.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, guests_abreast: bool) -> None:
         self._lock = threading.Lock()
         self._abreast = 2 if threads > 1 else 1
+        self._guests_abreast = guests_abreast
+        self._guests_running = 0
         self._running = 0
         self._alone = False  # what runs has all cores
         self._line: deque[_Waiting] = deque()
@@ -66,6 +69,7 @@ class Turns:
         finally:
             with self._lock:
                 self._running -= 1
+                self._guests_running -= queue is self._guests
                 self._let_in()
 
     def _let_in(self) -> None:
@@ -73,17 +77,20 @@ class Turns:
         while not (self._running and self._alone) and self._running < self._abreast:
             if self._line:
                 if self._running == 0:
-                    self._begin(self._line.popleft(), alone=True)
+                    self._begin(self._line, alone=True)
                 return
-            others = len(self._ahead) + len(self._guests)
+            guests = len(self._guests) if self._guests_abreast else min(len(self._guests), 1 - self._guests_running)
+            others = len(self._ahead) + guests
             if others == 0:
                 return
             last_was_ahead = self._last is self._ahead
-            self._last = self._guests if self._guests and (last_was_ahead or not self._ahead) else self._ahead
-            self._begin(self._last.popleft(), alone=self._running == 0 and (others == 1 or self._abreast == 1))
+            self._last = self._guests if guests and (last_was_ahead or not self._ahead) else self._ahead
+            self._begin(self._last, alone=self._running == 0 and (others == 1 or self._abreast == 1))
 
-    def _begin(self, one: _Waiting, *, alone: bool) -> None:
+    def _begin(self, queue: deque[_Waiting], *, alone: bool) -> None:
+        one = queue.popleft()
         self._running += 1
+        self._guests_running += queue is self._guests
         self._alone = one.alone = alone
         one.admitted.release()
 

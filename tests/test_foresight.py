@@ -45,7 +45,7 @@ class Station:
     def __init__(self) -> None:
         self.whole, self.half = Slow([SHORT]), Slow([SHORT])
         self.bench = replace(bench(), detector=self.whole, half=self.half)
-        self.turns = Turns(threads=2)
+        self.turns = Turns(threads=2, guests_abreast=False)
         self.foresight = Foresight(choose=lambda _frame: self.bench, turns=self.turns)
 
     def free(self) -> None:

@@ -56,7 +56,7 @@ class People:
 
 @pytest.fixture
 def people() -> Iterator[People]:
-    people = People(Turns(threads=4))
+    people = People(Turns(threads=4, guests_abreast=True))
     yield people
     people.close()
 
@@ -113,8 +113,28 @@ def test_who_looks_ahead_and_guests_come_by_turns(people: People) -> None:
     until(lambda: set(people.inside) == {"ahead 3", "guest 3"})
 
 
+def test_beside_a_line_guests_come_one_at_a_time_for_it_would_lose_more_to_two() -> None:
+    people = People(Turns(threads=2, guests_abreast=False))
+    for name in ("guest 1", "guest 2", "guest 3"):
+        people.come(name)
+    people.go("guest 1")
+    until(lambda: people.inside == {"guest 2": True})
+    for name in ("ahead 1", "ahead 2"):
+        people.come(name)
+    people.go("guest 2")
+    until(lambda: people.inside == {"ahead 1": False, "guest 3": False})
+    people.come("guest 4")
+    people.go("ahead 1")
+    until(lambda: people.inside == {"ahead 2": False, "guest 3": False})
+    people.go("ahead 2")
+    assert people.inside == {"guest 3": False}, "no guest beside a guest"
+    people.go("guest 3")
+    until(lambda: people.inside == {"guest 4": True})
+    people.close()
+
+
 def test_a_network_of_one_thread_serves_one_at_a_time() -> None:
-    people = People(Turns(threads=1))
+    people = People(Turns(threads=1, guests_abreast=True))
     for name in ("guest 1", "guest 2", "guest 3"):
         people.come(name)
     people.go("guest 1")
@@ -125,7 +145,7 @@ def test_a_network_of_one_thread_serves_one_at_a_time() -> None:
 
 
 def test_never_more_than_all_cores_also_after_a_failure() -> None:
-    turns, cores, most, lock = Turns(threads=2), 0, 0, threading.Lock()
+    turns, cores, most, lock = Turns(threads=2, guests_abreast=True), 0, 0, threading.Lock()
 
     @contextmanager
     def turn(kind: str) -> Iterator[int]:
