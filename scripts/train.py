@@ -145,9 +145,9 @@ def lay_down(root: Path, images: Path, name: str, *, board: str, pairs: bool) ->
 
 
 def lay_down_synthetic(root: Path, names: list[str], images: Path, labels: Path) -> None:
-    """Twice as many boards again, with drawn defects, more than half of them on layouts made of two."""
+    """Three times as many boards again, with drawn defects, more than half of them on layouts made of two."""
     random = np.random.default_rng(0)
-    for number, name in enumerate(track([*names, *names], description="drawing defects")):
+    for number, name in enumerate(track(3 * names, description="drawing defects")):
         one, other = (
             deeppcb.grey(root / "templates" / f"{each}.jpg") for each in (name, names[int(random.integers(len(names)))])
         )
