@@ -107,7 +107,7 @@ def _stroke(solid: Mask, taken: Mask, random: np.random.Generator, *, names: dic
         mask = _largest(mask)
         if cv2.countNonZero(mask) < 25 or (mask & taken).any():
             continue
-        if _touches(mask, solid) != (1 if cuts else touched) or (touched < 2 or cuts) and _cuts(mask, solid) != cuts:
+        if _touches(mask, solid) != (1 if cuts else touched) or ((touched < 2 or cuts) and _cuts(mask, solid) != cuts):
             continue
         return Stroke(mask, deeppcb.CLASSES.index(names[touched]))
     return None
@@ -144,9 +144,7 @@ def _blob(shape: tuple[int, ...], x: int, y: int, random: np.random.Generator) -
     return mask
 
 
-def _bridge(
-    solid: Mask, x: int, y: int, random: np.random.Generator, *, stops_short: bool = False
-) -> Mask | None:
+def _bridge(solid: Mask, x: int, y: int, random: np.random.Generator, *, stops_short: bool = False) -> Mask | None:
     """
     A bent line from (x, y), an edge, straight out of its conductor to the next one; None: there is none near.
 
@@ -177,7 +175,7 @@ def _bridge(
 def _brushed(
     solid: Mask, x: int, y: int, away: NDArray[np.float64], length: float, random: np.random.Generator, *, tapers: bool
 ) -> Mask:
-    """One to three bent lines of *length* from (x, y) in the direction *away*; *tapers*: most get thinner on the way."""
+    """One to three bent lines of *length* from (x, y) in the direction *away*; *tapers*: most get thinner."""
     way = np.linspace(-3, length, 5)
     bend = random.normal(0, min(4.0, length / 12), 5)
     points = np.stack([x + way * away[0] - bend * away[1], y + way * away[1] + bend * away[0]], axis=1)

@@ -91,6 +91,9 @@ def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
 
     Exit: 0 asked to stop, 2 configuration, 3 model, 1 anything else.
     """
+    from station.memory import leave_out_rich
+
+    leave_out_rich()
     from station.app import Station
 
     settings = settings_of(config, overrides, daemon=True)

@@ -38,6 +38,9 @@ def serve(
 
     Exit: as station run.
     """
+    from station.memory import leave_out_rich
+
+    leave_out_rich()
     from station.serve import serve as run
 
     run(settings_of(config, overrides, optional=True, daemon=True), workers=workers)

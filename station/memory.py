@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
+import sys
 
 M_ARENA_MAX = -8  # mallopt(3)
 
@@ -19,6 +21,21 @@ def share_one_heap() -> None:
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_ARENA_MAX, 1)
+
+
+def leave_out_rich() -> None:
+    """
+    Has structlog do without rich and pygments: 5 MB, for tracebacks of a kind that we do not print.
+
+    Before anything imports structlog; who imports rich afterwards gets it.
+    """
+    if {"structlog", "rich"} & sys.modules.keys():
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # None: importing it raises ImportError
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del sys.modules["rich"]
 
 
 def give_back() -> None:

@@ -126,7 +126,7 @@ def input_of(
     """
     The one input of a network with *shapes*, where None is a length that the file leaves open.
 
-    *dtype* None: neither float nor half. An open size is what the model was made for. Raises ModelError.
+    *dtype* None: neither float, half nor bytes. An open size is what the model was made for. Raises ModelError.
     """
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
         told = [[length or "?" for length in shape] for shape in shapes]
@@ -135,7 +135,7 @@ def input_of(
     if batch is not None and batch != 1:
         raise ModelError(f"{path} takes {batch} pictures at a time: export it with batch=1")
     if dtype is None:
-        raise ModelError(f"{path} takes numbers that are neither float nor half: {EXPORT_HINT}")
+        raise ModelError(f"{path} takes numbers that are neither float, half nor bytes: {EXPORT_HINT}")
     if height is None or width is None:
         height, width = _exported_size(metadata, path)
     return Input(batch, height, width, dtype)

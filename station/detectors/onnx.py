@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from station.detectors.bytes_in import with_bytes_in
 from station.detectors.network import (
     EXPORT_HINT,
     Dtype,
@@ -40,7 +41,8 @@ log = structlog.get_logger(__name__)
 GPU = (TENSORRT, "CUDAExecutionProvider")
 CPU = "CPUExecutionProvider"
 PREFERRED = (*GPU, CPU)
-DTYPES: dict[str, Dtype] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+GIVES: dict[str, Dtype] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+TAKES: dict[str, Dtype] = {**GIVES, "tensor(uint8)": np.uint8}
 
 # onnxruntime's errors share no base of their own.
 ERRORS: tuple[type[Exception], ...] = (
@@ -89,14 +91,14 @@ class OnnxNetwork:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.labels = labels_of(self.metadata, path)
         inputs = self._session.get_inputs()
-        dtype = DTYPES.get(inputs[0].type) if inputs else None
+        dtype = TAKES.get(inputs[0].type) if inputs else None
         self.input = input_of([_shape(one) for one in inputs], dtype, self.metadata, path=path)
         self._input = str(inputs[0].name)
         outputs = self._session.get_outputs()  # older exports give their inner layers as further ones
         if not outputs:
             raise ModelError(f"{path} gives nothing: {EXPORT_HINT}")
         output = outputs[0]
-        if output.type not in DTYPES:
+        if output.type not in GIVES:
             raise ModelError(f"{path} gives {output.type}, not float or half: {EXPORT_HINT}")
         self._output = str(output.name)
         self.output_shape = _shape(output)
@@ -147,14 +149,16 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines) -> A
     # Threads spin within a run, where they wait for each other hundreds of times, and sleep when it ends: 35.5 ms and
     # 71 ms of CPU a run on two quiet cores. Never spinning takes 38 to 41 ms; the default burns 96 ms of CPU a run.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    model: str | bytes = str(path)
     if chosen == [CPU]:
+        model = _with_bytes_in(path) or model
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
     while True:
         try:
             # Its own fall-back tells of itself on stdout, which belongs to `station inspect --json`.
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=[engines.configured(one) for one in chosen], enable_fallback=0
+                model, options, providers=[engines.configured(one) for one in chosen], enable_fallback=0
             )
         except ERRORS as error:
             if chosen[0] == TENSORRT and engines.discard():  # what was kept does not fit: it is made anew
@@ -165,9 +169,17 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines) -> A
             log.warning("provider not usable", provider=chosen[0], reason=first_line(error))
             chosen = chosen[1:]
             continue
+        session._model_bytes = None  # noqa: SLF001  # it would keep them for good, and needs them for its own fall-back only
         for missing in set(chosen) - set(session.get_providers()):
             log.warning("provider not usable", provider=missing, reason="its libraries did not load")
         return session
+
+
+def _with_bytes_in(path: Path) -> bytes | None:
+    try:
+        return with_bytes_in(path.read_bytes())
+    except OSError:  # it was there a moment ago; onnxruntime will say what has become of it
+        return None
 
 
 @cache

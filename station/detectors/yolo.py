@@ -30,7 +30,7 @@ class Registered(Protocol):
 class Reference(Protocol):
     """A product's defect-free template. Raises DetectorError for a picture that it cannot be laid over."""
 
-    def register(self, image: Image) -> Registered: ...
+    def register_grey(self, board: Grey) -> Registered: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +149,11 @@ class NetworkDetector:
         if self.paired:
             if self._reference is None:
                 raise DetectorError(needs_template(self.model.name))
-            return self.detect_beside(image, self._reference.register(image).template)
+            reference = self._reference
+            return self._judge_beside(image, lambda board: reference.register_grey(board).template)
         if self._reference is not None:
-            self._reference.register(
-                image
-            )  # it compares nothing, but another product, or one out of place, is not judged
+            # It compares nothing, but another product, or one out of place, is not judged.
+            self._reference.register_grey(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8))
         return self._judge_plain(image)
 
     def detect_alone(self, image: Image) -> list[Defect]:
@@ -164,13 +164,18 @@ class NetworkDetector:
     def detect_beside(self, image: Image, template: Grey) -> list[Defect]:
         """As ``detect``, for a network that compares: with *template*, H x W uint8, in the frame of *image*."""
         _check(image)
-        if template.shape != image.shape[:2]:
-            raise DetectorError(f"the template is {template.shape}, the picture {image.shape[:2]} (height, width)")
+        return self._judge_beside(image, lambda _: template)
+
+    def _judge_beside(self, image: Image, template_for: Callable[[Grey], Grey]) -> list[Defect]:
+        """*template_for* gives the template in the frame of the board, which it is shown in grey."""
         with self._desk() as desk:
-            if desk.grey[0].shape != template.shape:
-                desk.grey = (np.empty(template.shape, np.uint8), np.empty(template.shape, np.uint8))
+            if desk.grey[0].shape != image.shape[:2]:
+                desk.grey = (np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.uint8))
             board, difference = desk.grey
             cv2.cvtColor(image, cv2.COLOR_BGR2GRAY, dst=board)
+            template = template_for(board)
+            if template.shape != board.shape:
+                raise DetectorError(f"the template is {template.shape}, the picture {board.shape} (height, width)")
             cv2.absdiff(board, template, dst=difference)
             planes = (board, template, difference)
             return self._judge(

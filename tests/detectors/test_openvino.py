@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import structlog
 
+from station.assets import ASSETS
 from station.detectors.backends import has_openvino
+from station.detectors.bytes_in import with_bytes_in
 from station.errors import DetectorError, ModelError
-from tests.detectors.models import save
+from tests.detectors.models import save, save_seeing
 from tests.detectors.outputs import FINAL, V8
 
 if not has_openvino():
@@ -46,6 +49,72 @@ def test_what_was_compiled_is_kept_and_gives_the_same_again(
     assert (again.labels, again.input, again.output_shape) == (first.labels, first.input, first.output_shape)
     assert np.array_equal(again.run(GREY), V8)
     assert len(list(cache.iterdir())) == 1
+
+
+def test_halves_are_compiled_at_the_first_start_and_later_loaded_when_two_come_at_a_time(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.parent.mkdir()
+    path = save(tmp_path / "m.onnx", V8)
+    first = OpenVinoNetwork(path, threads=4, cache=cache)
+    first.halve()
+    assert first._idle_halves is not first._idle
+    assert np.array_equal(first.run(GREY, half=True), first.run(GREY))
+
+    def never(*_: object) -> None:
+        raise AssertionError("compiled a second time")
+
+    monkeypatch.setattr(backend, "_compiled", never)
+    again = OpenVinoNetwork(path, threads=4, cache=cache)
+    again.halve()
+    assert again._idle_halves is again._idle, "nobody needs them yet"
+    assert np.array_equal(again.run(GREY, half=True), V8)
+    halved = again._idle_halves
+    assert halved is not again._idle
+    assert halved.qsize() == 2
+    again.halve()
+    again.run(GREY, half=True)
+    assert again._idle_halves is halved, "once"
+
+
+def test_two_run_beside_each_other_and_a_third_waits(tmp_path: Path) -> None:
+    network = OpenVinoNetwork(save(tmp_path / "m.onnx", V8), threads=2)
+    network.halve()
+    with ThreadPoolExecutor(3) as pool:
+        for answer in pool.map(lambda _: network.run(GREY, half=True), range(30)):
+            assert np.array_equal(answer, V8)
+    assert network._idle_halves.qsize() == 2
+
+
+def test_a_single_thread_has_no_halves(tmp_path: Path) -> None:
+    network = OpenVinoNetwork(save(tmp_path / "m.onnx", V8), threads=1)
+    network.halve()
+    assert network._idle_halves is network._idle
+    assert np.array_equal(network.run(GREY, half=True), V8)
+
+
+def test_where_the_file_has_changed_by_then_all_cores_go_on_with_the_model_that_was_loaded(
+    tmp_path: Path, cache: Path
+) -> None:
+    cache.parent.mkdir()
+    path = save(tmp_path / "m.onnx", V8)
+    OpenVinoNetwork(path, threads=2, cache=cache).halve()
+    network = OpenVinoNetwork(path, threads=2, cache=cache)
+    network.halve()
+    save_seeing(path)
+    with structlog.testing.capture_logs() as logs:
+        assert np.array_equal(network.run(GREY, half=True), V8)
+        assert np.array_equal(network.run(GREY, half=True), V8)
+    assert [one["event"] for one in logs] == ["network not halved"]
+
+
+def test_a_network_that_takes_bytes_is_given_them_as_they_are(tmp_path: Path) -> None:
+    changed = with_bytes_in((ASSETS / "pcb-pair.onnx").read_bytes())
+    assert changed is not None
+    (tmp_path / "bytes.onnx").write_bytes(changed)
+    picture = np.random.default_rng(0).integers(0, 256, (1, 3, 640, 640)).astype(np.uint8)
+    floats, given = (OpenVinoNetwork(one, threads=2) for one in (ASSETS / "pcb-pair.onnx", tmp_path / "bytes.onnx"))
+    assert np.allclose(floats.run(picture), given.run(picture), atol=1e-3)
 
 
 @pytest.mark.parametrize(

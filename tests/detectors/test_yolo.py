@@ -252,7 +252,7 @@ class Still:
         self.template = template
         self.asked = 0
 
-    def register(self, image: Image) -> Still:
+    def register_grey(self, board: Grey) -> Still:
         self.asked += 1
         return self
 

@@ -1,0 +1,128 @@
+"""An int8 network that is given bytes answers as it does to floats, and any other file stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from station.assets import ASSETS
+from station.detectors.bytes_in import with_bytes_in
+from station.detectors.onnx import OnnxNetwork
+from tests.detectors.models import save
+from tests.detectors.outputs import V8
+
+
+def answers(model: bytes, tensor: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: tensor})[0], np.float32)
+
+
+@pytest.mark.parametrize("name", ["pcb-demo", "pcb-pair"])
+def test_the_shipped_networks_answer_bytes_with_the_same_numbers(name: str) -> None:
+    original = (ASSETS / f"{name}.onnx").read_bytes()
+    changed = with_bytes_in(original)
+    assert changed is not None
+    onnx.checker.check_model(onnx.load_from_string(changed))
+    picture = np.random.default_rng(0).integers(0, 256, (1, 3, 640, 640)).astype(np.uint8)
+    floats = picture.astype(np.float32) / np.float32(255)
+    assert np.array_equal(answers(original, floats), answers(changed, picture))
+
+
+def test_on_the_processor_a_shipped_network_takes_bytes_and_another_what_its_file_says(tmp_path: Path) -> None:
+    shipped = OnnxNetwork(ASSETS / "pcb-pair.onnx", threads=2)
+    shipped.halve()
+    assert shipped.input.dtype is np.uint8
+    picture = np.random.default_rng(0).integers(0, 256, (1, 3, 640, 640)).astype(np.uint8)
+    assert np.array_equal(shipped.run(picture), shipped.run(picture, half=True))
+    assert OnnxNetwork(save(tmp_path / "m.onnx", V8), threads=1).input.dtype is np.float32
+
+
+def network(
+    *,
+    step: float = 1 / 255,
+    kind: int = TensorProto.UINT8,
+    zero: int = 0,
+    reads_twice: bool = False,
+    reader: str = "DequantizeLinear",
+    raw: bool = True,
+) -> bytes:
+    """The mean of a picture, which is rounded to steps first; *raw*: how the file writes numbers."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "step", "zero"], ["steps"]),
+        helper.make_node("DequantizeLinear", ["steps", "step", "zero"], ["rounded"]),
+        helper.make_node("ReduceMean", ["rounded"], ["mean"], axes=[1, 2, 3], keepdims=0),
+    ]
+    if reader != "DequantizeLinear":
+        nodes.insert(1, helper.make_node(reader, ["steps"], ["others"]))
+    if reads_twice:
+        nodes.append(helper.make_node("Identity", ["images"], ["again"]))
+
+    def number(name: str, value: NDArray[np.generic], kind: int) -> TensorProto:
+        if raw:
+            return numpy_helper.from_array(value, name)
+        return helper.make_tensor(name, kind, [], [value.item()])
+
+    constants = [
+        number("step", np.asarray(step, np.float32), TensorProto.FLOAT),
+        number("zero", np.asarray(zero, np.uint8 if kind == TensorProto.UINT8 else np.int8), kind),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 2, 2])],
+        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1])],
+        initializer=constants,
+    )
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_network_that_rounds_to_bytes_first_takes_them(raw: bool) -> None:
+    changed = with_bytes_in(network(raw=raw))
+    assert changed is not None
+    assert answers(changed, np.full((1, 3, 2, 2), 51, np.uint8)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: network(step=1 / 127),
+        lambda: network(step=1.001 / 255),
+        lambda: network(zero=1),
+        lambda: network(kind=TensorProto.INT8),
+        lambda: network(reads_twice=True),
+        lambda: network(reader="Identity"),
+        lambda: b"",
+        lambda: b"no network",
+        lambda: bytes(99),
+        lambda: b"\xff" * 99,
+    ],
+    ids=["step", "nearly", "zero", "signed", "read-twice", "steps-read", "empty", "text", "zeros", "ones"],
+)
+def test_any_other_stays_as_it_is(other: Callable[[], bytes]) -> None:
+    changed = with_bytes_in(other())
+    assert changed is None or changed == other(), "a file without a graph has nothing to change"
+
+
+WHOLE = network()
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255), st.integers(1, len(WHOLE)))
+@settings(max_examples=300, deadline=None)
+def test_damage_is_no_traceback(at: int, value: int, length: int) -> None:
+    damaged = bytearray(WHOLE)
+    damaged[at] = value
+    for one in (bytes(damaged), WHOLE[:length]):
+        changed = with_bytes_in(one)
+        assert changed is None or isinstance(changed, bytes)
