@@ -173,6 +173,7 @@ ensure_test_servers() {
   command -v chromedriver >/dev/null || missing+=(chromium-driver)
   /usr/bin/python3 -c "$look" 2>/dev/null ||
     missing+=(python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good)
+  /usr/bin/python3 -c 'import cv2' 2>/dev/null || missing+=(python3-opencv)
   [ "${#missing[@]}" = 0 ] && return
   apt_install "the tests talk to real servers and a real browser" "${missing[@]}" && return
   say "some tests are skipped: they need ${missing[*]}"

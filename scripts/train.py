@@ -81,7 +81,8 @@ def main() -> None:
         )  # fmt: skip
     (out / "run" / "finished").touch()
     export(
-        out / "run" / "weights" / "best.pt",
+        # Boards that were learned from cannot tell which epoch was best.
+        out / "run" / "weights" / ("last.pt" if options.split == "all" else "best.pt"),
         out / ("pcb-pair.onnx" if options.pair else "pcb-demo.onnx"),
         pairs=options.pair,
     )

@@ -188,11 +188,14 @@ def _share_arena() -> None:
     One memory for all sessions on the processor, which grows by what is needed and no more.
 
     The two of a network hardly ever run at the same time: 20 MB less than with one each, which also grow by doubling.
+    And what is left of a piece that was given out is given out too: 4 MB.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    grow = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1, "initial_chunk_size_bytes": 1 << 20})
+    grow = onnxruntime.OrtArenaCfg(
+        {"arena_extend_strategy": 1, "initial_chunk_size_bytes": 1 << 20, "max_dead_bytes_per_chunk": 1 << 16}
+    )
     onnxruntime.create_and_register_allocator(memory, grow)
 
 
