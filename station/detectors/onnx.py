@@ -164,6 +164,9 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines) -> A
             if chosen[0] == TENSORRT and engines.discard():  # what was kept does not fit: it is made anew
                 log.info("engine cache discarded", reason=first_line(error))
                 continue
+            if isinstance(model, bytes):  # whatever it is that was not thought of there: the file itself may do
+                model = str(path)
+                continue
             if len(chosen) == 1:
                 raise ModelError(f"{path} cannot be loaded as ONNX: {first_line(error)}; {EXPORT_HINT}") from None
             log.warning("provider not usable", provider=chosen[0], reason=first_line(error))

@@ -46,6 +46,11 @@ def test_on_the_processor_a_shipped_network_takes_bytes_and_another_what_its_fil
     assert OnnxNetwork(save(tmp_path / "m.onnx", V8), threads=1).input.dtype is np.float32
 
 
+def test_where_the_change_cannot_be_loaded_the_file_itself_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("station.detectors.onnx.with_bytes_in", lambda _: b"no network")
+    assert OnnxNetwork(save(tmp_path / "m.onnx", V8), threads=1).input.dtype is np.float32
+
+
 def network(
     *,
     step: float = 1 / 255,
