@@ -1,5 +1,6 @@
 """
-Trains a bundled demonstration detector on DeepPCB and exports it to ONNX: one reproducible, resumable command.
+Trains a bundled demonstration detector on DeepPCB and exports it to ONNX, float and int8: one reproducible, resumable
+command.
 
     python scripts/train.py --data DIR/deeppcb --weights DIR/yolo11n-coco-start.pt --out build/train
     python scripts/train.py --data DIR/deeppcb --pair --epochs 60 --out build/pair
@@ -23,6 +24,7 @@ import cv2
 import deeppcb
 import numpy as np
 import synthetic
+from numpy.typing import NDArray
 from rich.progress import track
 
 os.environ.setdefault("YOLO_OFFLINE", "True")  # ultralytics must not look outside
@@ -31,6 +33,8 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 # yolo11n with ReLU: the same layers, but onnxruntime and OpenVINO fuse ReLU into the convolution, and it survives int8.
 ACTIVATION = "activation: torch.nn.ReLU()\n"
 PAIR_LAYERS = Path(__file__).parent / "networks" / "pair.yaml"
+
+CALIBRATION_EVERY = 13  # boards of the training part: 65 of 839
 
 # One defect-free template in ten joins the training part: boards without a label must come out empty.
 TEMPLATES_EVERY = 10
@@ -80,12 +84,11 @@ def main() -> None:
             plots=True,
         )  # fmt: skip
     (out / "run" / "finished").touch()
-    export(
-        # Boards that were learned from cannot tell which epoch was best.
-        out / "run" / "weights" / ("last.pt" if options.split == "all" else "best.pt"),
-        out / ("pcb-pair.onnx" if options.pair else "pcb-demo.onnx"),
-        pairs=options.pair,
-    )
+    name = "pcb-pair" if options.pair else "pcb-demo"
+    # Boards that were learned from cannot tell which epoch was best.
+    best = out / "run" / "weights" / ("last.pt" if options.split == "all" else "best.pt")
+    export(best, out / f"{name}.onnx", pairs=options.pair)
+    to_int8(out / f"{name}.onnx", out / f"{name}-int8.onnx", options.data, split=options.split, pairs=options.pair)
 
 
 def parse() -> argparse.Namespace:
@@ -183,6 +186,23 @@ def export(weights: Path, target: Path, *, pairs: bool) -> None:
         network.metadata_props.add(key="station.input", value="pair")
     onnx.save(network, str(target))
     print(f"exported {target}")
+
+
+def to_int8(model: Path, target: Path, root: Path, *, split: str, pairs: bool) -> None:
+    """What ships: *model* in int8, calibrated on some of the boards it learned from, seen as the station sees them."""
+    from station.detectors.quantize import quantize
+    from station.detectors.reference import Reference
+
+    def seen(name: str) -> NDArray[np.float32]:
+        picture = deeppcb.picture(root / "images" / f"{name}.jpg")
+        if pairs:
+            board = deeppcb.grey(root / "images" / f"{name}.jpg")
+            template = Reference.read(root / "templates" / f"{name}.jpg").register_grey(board).template
+            picture = deeppcb.pair(board, template)
+        return np.ascontiguousarray(picture[..., ::-1].transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+
+    quantize(model, target, calibration=map(seen, deeppcb.names(root, split)[::CALIBRATION_EVERY]))
+    print(f"quantised {target}")
 
 
 def allow_missing_torchvision() -> None:
