@@ -18,7 +18,7 @@ import structlog
 
 from station.health import Health
 from station.kept_file import read_kept, write_kept
-from station.types import Decision, Frame, ModelInfo, Verdict
+from station.types import Decision, Frame, ModelInfo, Verdict, cut
 
 log = structlog.get_logger(__name__)
 
@@ -169,7 +169,8 @@ class Challenge:
         log.info("challenge passed", event_id=frame.id, found=list(shown))
         for fault in (DUE, FAILED):
             self._health.end(fault)
-        return replace(decision, reason="challenge passed: " + ", ".join(f"{one} {found[one]:.2f}" for one in shown))
+        told = ", ".join(f"{one} {cut(found[one], 2):.2f}" for one in shown)
+        return replace(decision, reason=f"challenge passed: {told}")
 
     def _failed(self, decision: Decision, what: str) -> Decision:
         """The station does not find what it must find: that is worse than none at all."""

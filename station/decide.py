@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from station.types import Decision, Defect, Judged, Recipe, Suppressed, Verdict
+from station.types import Decision, Defect, Judged, Recipe, Suppressed, Verdict, cut
 
 
 def decide(defects: Sequence[Defect], recipe: Recipe) -> Decision:
@@ -58,5 +58,4 @@ def _reason(judged: Sequence[Judged], suppressed: Sequence[Suppressed], recipe: 
 
 
 def _number(value: float) -> str:
-    """Two places, cut and not rounded: 0.4999 must not read as "0.50 < 0.50"."""
-    return f"{int(value * 100 + 1e-9) / 100:.2f}"
+    return f"{cut(value, 2):.2f}"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from station.types import Decision, Defect, Image, Verdict
+from station.types import Decision, Defect, Image, Verdict, cut
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -81,7 +81,7 @@ def _mark(defect: Defect, canvas: Image, bar: int, colour: _Colour) -> _Mark:
     most_x, most_y, box = canvas.shape[1] - 1, canvas.shape[0] - bar - 1, defect.box
     left, right = _px(box.x, most_x), _px(box.x + box.width, most_x)
     top, bottom = bar + _px(box.y, most_y), bar + _px(box.y + box.height, most_y)
-    return _Mark(left, top, right, bottom, _plain(f"{defect.label} {defect.confidence:.2f}"), colour)
+    return _Mark(left, top, right, bottom, _plain(f"{defect.label} {cut(defect.confidence, 2):.2f}"), colour)
 
 
 def _label(canvas: Image, mark: _Mark, taken: NDArray[np.bool_], *, bar: int, label_px: int) -> None:

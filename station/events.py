@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from station.types import Defect, Entry, Inspection, Message, Trigger
+from station.types import Defect, Entry, Inspection, Message, Trigger, cut
 
 SCHEMA = "station.inspection/1"
 
@@ -88,7 +88,7 @@ def _defect(defect: Defect) -> dict[str, Any]:
     box = defect.box
     return {
         "label": defect.label,
-        "confidence": round(defect.confidence, 4),
+        "confidence": cut(defect.confidence, 4),
         "box": {
             "x": round(box.x, 1),
             "y": round(box.y, 1),

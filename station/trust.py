@@ -83,10 +83,10 @@ def _beyond(image: Image, grey: Grey, limits: TrustLimits) -> str | None:
 
 
 def _small(image: Image) -> Grey:
-    """Halved first where that comes out even: of 640 pixels, 0.18 ms and not 0.42."""
+    """Halved first where that comes out even, and each cell is of whole pixels: of 640, 0.18 ms and not 0.42."""
     height, width = image.shape[:2]
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    if height % 2 == width % 2 == 0 and min(height, width) >= 4 * GRID_PX:
+    if height % (2 * GRID_PX) == width % (2 * GRID_PX) == 0:
         grey = cv2.resize(grey, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     return cv2.resize(grey, (min(width, GRID_PX), min(height, GRID_PX)), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]  # cv2's stubs know no dtype; it stays uint8
 

@@ -58,6 +58,12 @@ class Defect:
     found_by: str
 
 
+def cut(value: float, places: int) -> float:
+    """*value* to so many decimal places, cut and not rounded: 0.49998 must not read as a 0.5 that did not count."""
+    steps = 10.0**places
+    return int(value * steps + 1e-9) / steps
+
+
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """

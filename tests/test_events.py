@@ -108,3 +108,14 @@ def test_the_same_inspection_makes_the_same_bytes() -> None:
 def test_times_are_told_in_utc_whatever_zone_they_came_in() -> None:
     there = datetime(2026, 11, 23, 11, 0, tzinfo=timezone(timedelta(hours=1)))
     assert utc_text(there) == "2026-11-23T10:00:00.000Z"
+
+
+def test_what_lies_below_its_threshold_never_reads_as_if_it_reached_it() -> None:
+    """0.49998 was told as 0.5, beside a threshold of 0.5 and "counts": false."""
+    below = replace(SHORT, confidence=0.49998)
+    found = document(inspection(decide([below], RECIPE)))
+    assert found["verdict"] == "pass"
+    assert found["defects"][0]["confidence"] == 0.4999
+    assert found["defects"][0]["counts"] is False
+    exact = document(inspection(decide([replace(SHORT, confidence=0.57)], RECIPE)))
+    assert exact["defects"][0]["confidence"] == 0.57, "no digit is lost to how floats are written"

@@ -15,14 +15,19 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-GRAPH = 7  # of ModelProto
-NODE, INITIALIZER, INPUT = 1, 5, 11  # of GraphProto
-NODE_INPUT, NODE_OUTPUT, NODE_KIND = 1, 2, 4  # of NodeProto
+GRAPH, FUNCTION = 7, 25  # of ModelProto
+NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12  # of GraphProto
+NODE_INPUT, NODE_OUTPUT, NODE_KIND, NODE_DOMAIN = 1, 2, 4, 7  # of NodeProto
 VALUE_NAME, VALUE_TYPE = 1, 2  # of ValueInfoProto
 TENSOR_TYPE, ELEMENT_TYPE = 1, 1  # of TypeProto and TypeProto.Tensor
 DATA_TYPE, FLOATS, INT32S, TENSOR_NAME, RAW = 2, 4, 5, 8, 9  # of TensorProto
 FLOAT, UINT8 = 1, 2  # of TensorProto.DataType
 STEP = 1 / 255
+OWN_DOMAINS = {"", "ai.onnx", "com.microsoft"}  # where QuantizeLinear is what it says
+BRANCHES = {"If", "Loop", "Scan", "SequenceMap"}  # their inner graphs may read anything by its name
+
+MOST_BYTES = 64 << 20  # of a file: it is held three times meanwhile, and a larger network gains little
+MOST_FIELDS = 100_000  # of a message: more are no network that we know, but damage, and take seconds
 
 VARINT, COUNTED = 0, 2  # wire types
 
@@ -40,6 +45,7 @@ class _Field:
 @dataclass(frozen=True, slots=True)
 class _Node:
     kind: str
+    domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -48,10 +54,14 @@ def with_bytes_in(model: bytes) -> bytes | None:
     """
     The ONNX file *model* with an input of uint8 in 0..255 in place of float in 0..1; the same numbers come out.
 
-    None where its first step is not to round to steps of 1/255, or it is no ONNX file.
+    None where its first step is not to round to steps of 1/255, where that cannot be told, or it is no ONNX file.
     """
+    if len(model) > MOST_BYTES:
+        return None
     try:
         fields = list(_fields(memoryview(model)))
+        if any(one.number == FUNCTION for one in fields):
+            return None
         return b"".join(_graph(one.content) if one.number == GRAPH else one.whole for one in fields)
     except (ValueError, IndexError):  # _OtherError and UnicodeDecodeError are ValueErrors
         return None
@@ -67,7 +77,7 @@ def _graph(content: memoryview) -> bytes:
     single = dict(_single(one.content) for one in fields if one.number == INITIALIZER)
     inputs = [one for one in fields if one.number == INPUT and _text(one.content, VALUE_NAME) not in single]
     nodes = {place: _node(one.content) for place, one in enumerate(fields) if one.number == NODE}
-    if len(inputs) != 1:
+    if len(inputs) != 1 or any(node.kind in BRANCHES for node in nodes.values()):
         raise _OtherError
     given = _text(inputs[0].content, VALUE_NAME)
     first = [place for place, node in nodes.items() if given in node.inputs]
@@ -75,7 +85,10 @@ def _graph(content: memoryview) -> bytes:
         raise _OtherError
     (steps,) = nodes[first[0]].outputs
     readers = [place for place, node in nodes.items() if steps in node.inputs]
-    if any(nodes[place].kind != "DequantizeLinear" for place in readers):
+    told = {_text(one.content, VALUE_NAME) for one in fields if one.number == OUTPUT}
+    if steps in told or any(nodes[place].kind != "DequantizeLinear" for place in readers):
+        raise _OtherError
+    if any(nodes[place].domain not in OWN_DOMAINS for place in (*first, *readers)):
         raise _OtherError
     parts: list[bytes | memoryview] = []
     for place, one in enumerate(fields):
@@ -104,8 +117,9 @@ def _single(tensor: memoryview) -> tuple[str, tuple[int, bytes]]:
     """Name, type and content of a tensor that is a single number; of any other its name."""
     fields = list(_fields(tensor))
     kind = next((one.value for one in fields if one.number == DATA_TYPE), 0)
-    data = next((one.content for one in fields if one.number in {FLOATS, INT32S, RAW}), memoryview(b""))
-    return _text(tensor, TENSOR_NAME), (kind, bytes(data) if len(data) <= 4 else b"")
+    data = [one.content for one in fields if one.number in {FLOATS, INT32S, RAW}]
+    single = len(data) == 1 and len(data[0]) <= 4
+    return _text(tensor, TENSOR_NAME), (kind, bytes(data[0]) if single else b"")
 
 
 def _node(content: memoryview) -> _Node:
@@ -114,7 +128,7 @@ def _node(content: memoryview) -> _Node:
     def texts(number: int) -> tuple[str, ...]:
         return tuple(str(one.content, "utf-8") for one in fields if one.number == number)
 
-    return _Node(_text(content, NODE_KIND), texts(NODE_INPUT), texts(NODE_OUTPUT))
+    return _Node(_text(content, NODE_KIND), _text(content, NODE_DOMAIN), texts(NODE_INPUT), texts(NODE_OUTPUT))
 
 
 def _renamed(node: memoryview, old: str, new: str) -> bytes:
@@ -125,7 +139,7 @@ def _renamed(node: memoryview, old: str, new: str) -> bytes:
 
 
 def _of_bytes(value: memoryview) -> bytes:
-    """A ValueInfoProto whose tensor holds uint8."""
+    """A ValueInfoProto whose tensor holds uint8, and not float. Raises ValueError for one that held another type."""
 
     def changed(content: memoryview, *way: int) -> bytes:
         parts: list[bytes | memoryview] = []
@@ -133,6 +147,8 @@ def _of_bytes(value: memoryview) -> bytes:
             if one.number != way[0]:
                 parts.append(one.whole)
             elif len(way) == 1:
+                if one.value != FLOAT:
+                    raise _OtherError
                 parts.append(bytes([way[0] << 3 | VARINT, UINT8]))
             else:
                 parts.append(_written(way[0], changed(one.content, *way[1:])))
@@ -146,10 +162,13 @@ def _text(content: memoryview, number: int) -> str:
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:
-    at = 0
+    at = count = 0
     while at < len(message):
         begin = at
         key, at = _varint(message, at)
+        count += 1
+        if key < 8 or count > MOST_FIELDS:
+            raise ValueError("a field without a number, or too many")
         held, value = at, 0
         match key & 7:
             case 0:  # VARINT: a number, in sevens of bits

@@ -79,7 +79,9 @@ class OnnxNetwork:
         self.path = path
         self.sha256 = checked_file(path, sha256)
         self._threads = threads or cores()
-        self._session = _session(path, self._threads, _offered(providers), Engines(engines, self.sha256))
+        chosen = _offered(providers)
+        self._bytes_in = chosen == [CPU]  # GPUs are given what the file says
+        self._session = self._load(self._threads, chosen, Engines(engines, self.sha256))
         self._half = self._session
         try:
             self._read(path)
@@ -125,8 +127,11 @@ class OnnxNetwork:
     def halve(self) -> None:
         if self._half is self._session and self._threads > 1 and self.provider == CPU:  # a GPU has no halves
             checked_file(self.path, self.sha256)  # another model may lie there by now
-            self._half = _session(self.path, self._threads // 2, [CPU], Engines(None, self.sha256))
+            self._half = self._load(self._threads // 2, [CPU], Engines(None, self.sha256))
             give_back()
+
+    def _load(self, threads: int, chosen: list[str], engines: Engines) -> Any:
+        return _session(self.path, threads, chosen, engines, bytes_in=self._bytes_in)
 
 
 def offers_gpu() -> bool:
@@ -138,7 +143,8 @@ def _shape(told: Any) -> tuple[int | None, ...]:
     return tuple(one if isinstance(one, int) else None for one in told.shape)
 
 
-def _session(path: Path, threads: int, chosen: list[str], engines: Engines) -> Any:
+def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, bytes_in: bool) -> Any:
+    """*bytes_in*: a network that can be given bytes is. Raises ModelError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -149,9 +155,8 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines) -> A
     # Threads spin within a run, where they wait for each other hundreds of times, and sleep when it ends: 35.5 ms and
     # 71 ms of CPU a run on two quiet cores. Never spinning takes 38 to 41 ms; the default burns 96 ms of CPU a run.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    model: str | bytes = str(path)
+    model: str | bytes = (_with_bytes_in(path) if bytes_in else None) or str(path)
     if chosen == [CPU]:
-        model = _with_bytes_in(path) or model
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
     while True:

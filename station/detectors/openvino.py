@@ -58,6 +58,7 @@ ERRORS: tuple[type[Exception], ...] = (
 )
 LOAD_ERRORS: tuple[type[Exception], ...] = (OSError, KeyError, AttributeError, *ERRORS)
 SAVE_ERRORS: tuple[type[Exception], ...] = (OSError, *ERRORS)
+HALVING_ERRORS: tuple[type[Exception], ...] = (ModelError, *ERRORS)
 
 
 class OpenVinoNetwork:
@@ -98,7 +99,7 @@ class OpenVinoNetwork:
         if self._idle_halves is self._idle and self._threads > 1:
             self._to_halve = True
             kept = self._kept(HALVES)
-            if kept is None or not kept.is_there():
+            if kept is None or not kept.fits():
                 self._halves()
 
     def run(self, tensor: Tensor, *, half: bool = False) -> Floats:
@@ -108,7 +109,7 @@ class OpenVinoNetwork:
             outputs = request.infer([tensor], share_inputs=True, share_outputs=True)
             return np.array(outputs[0], np.float32)  # a copy: the next run overwrites it
         except ERRORS as error:
-            raise DetectorError(f"the network failed: {first_line(error)}") from None
+            raise DetectorError(f"the network failed: {_reason(error)}") from None
         finally:
             idle.put(request)
 
@@ -119,11 +120,10 @@ class OpenVinoNetwork:
                 try:
                     checked_file(self.path, self.sha256)  # another model may lie there by now
                     compiled, _ = self._load(HALVES)
-                except ModelError as error:
-                    log.warning("network not halved", reason=str(error))
-                else:
                     self._idle_halves = _requests(compiled, HALVES)
                     give_back()
+                except HALVING_ERRORS as error:
+                    log.warning("network not halved", reason=first_line(error))
             return self._idle_halves
 
     def _load(self, streams: int) -> tuple[Any, dict[str, str]]:
@@ -242,9 +242,13 @@ class _Kept:
         self._path = folder / f"{name}.openvino"
         self._identity = identity
 
-    def is_there(self) -> bool:
-        """Something is, whole and fitting or not."""
-        return self._path.exists()
+    def fits(self) -> bool:
+        """Whether it was made by this OpenVINO for this model and machine; that it is whole, ``load`` will see."""
+        try:
+            with self._path.open("rb") as file:
+                return bool(json.loads(file.readline(1 << 20))["identity"] == self._identity)
+        except LOAD_ERRORS:
+            return False
 
     def load(self, core: Any, settings: Mapping[str, Any]) -> tuple[Any, dict[str, str]] | None:
         try:

@@ -257,13 +257,10 @@ def _scales(template: Grey) -> Iterator[_Scale]:
 
 
 def _shrunk(picture: Grey, factor: int) -> Grey:
-    """By the mean of *factor* x *factor* pixels; in halves while that comes out even, a seventh of the time."""
-    height, width = picture.shape
-    while factor % 2 == 0 and height % 2 == width % 2 == 0:
-        height, width, factor = height // 2, width // 2, factor // 2
-        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    """In one step: halves of halves are faster, but rounded twice, and three of 2,000 boards then lay elsewhere."""
     if factor == 1:
         return picture
+    height, width = picture.shape
     size = (max(1, width // factor), max(1, height // factor))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from station.drawing import drawn
 from station.events import to_bytes
 from station.picture import decode, look, refusal
-from station.types import Image, Inspection
+from station.types import Image, Inspection, cut
 from station.web.access import May
 from station.web.cache import Cache, key_of
 from station.web.problems import MEDIA_TYPE, ProblemError
@@ -282,7 +282,7 @@ class _Desk:
                         round(one.box.x + one.box.width, 1),
                         round(one.box.y + one.box.height, 1),
                     ],
-                    "confidence": round(one.confidence, 4),
+                    "confidence": cut(one.confidence, 4),
                     "class_id": self._ids.get(one.label, -1),
                     "class_name": one.label,
                 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -59,15 +61,26 @@ def network(
     reads_twice: bool = False,
     reader: str = "DequantizeLinear",
     raw: bool = True,
+    domain: str = "",
+    branches: bool = False,
+    told: bool = False,
+    given: int = TensorProto.FLOAT,
+    functions: bool = False,
 ) -> bytes:
-    """The mean of a picture, which is rounded to steps first; *raw*: how the file writes numbers."""
+    """
+    The mean of a picture, which is rounded to steps first; *raw*: how the file writes numbers. *told*: the steps are an
+    output too. *branches*: a part that runs or not, and may read anything.
+    """
     nodes = [
-        helper.make_node("QuantizeLinear", ["images", "step", "zero"], ["steps"]),
+        helper.make_node("QuantizeLinear", ["images", "step", "zero"], ["steps"], domain=domain),
         helper.make_node("DequantizeLinear", ["steps", "step", "zero"], ["rounded"]),
         helper.make_node("ReduceMean", ["rounded"], ["mean"], axes=[1, 2, 3], keepdims=0),
     ]
     if reader != "DequantizeLinear":
         nodes.insert(1, helper.make_node(reader, ["steps"], ["others"]))
+    if branches:
+        inner = helper.make_graph([helper.make_node("Identity", ["images"], ["seen"])], "then", [], [])
+        nodes.append(helper.make_node("If", ["step"], ["either"], then_branch=inner, else_branch=inner))
     if reads_twice:
         nodes.append(helper.make_node("Identity", ["images"], ["again"]))
 
@@ -83,13 +96,17 @@ def network(
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 2, 2])],
-        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("images", given, [1, 3, 2, 2])],
+        [
+            helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1]),
+            *([helper.make_tensor_value_info("steps", TensorProto.UINT8, [1, 3, 2, 2])] if told else []),
+        ],
         initializer=constants,
     )
-    return bytes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if functions:
+        model.functions.add(name="QuantizeLinear", domain="of.somebody")
+    return bytes(model.SerializeToString())
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -108,16 +125,65 @@ def test_a_network_that_rounds_to_bytes_first_takes_them(raw: bool) -> None:
         lambda: network(kind=TensorProto.INT8),
         lambda: network(reads_twice=True),
         lambda: network(reader="Identity"),
+        lambda: network(domain="of.somebody"),
+        lambda: network(branches=True),
+        lambda: network(told=True),
+        lambda: network(given=TensorProto.INT32),
+        lambda: network(functions=True),
         lambda: b"",
         lambda: b"no network",
         lambda: bytes(99),
         lambda: b"\xff" * 99,
     ],
-    ids=["step", "nearly", "zero", "signed", "read-twice", "steps-read", "empty", "text", "zeros", "ones"],
+    ids=[
+        "step",
+        "nearly",
+        "zero",
+        "signed",
+        "read-twice",
+        "steps-read",
+        "domain",
+        "if",
+        "told",
+        "int32",
+        "functions",
+        "empty",
+        "text",
+        "zeros",
+        "ones",
+    ],
 )
 def test_any_other_stays_as_it_is(other: Callable[[], bytes]) -> None:
     changed = with_bytes_in(other())
     assert changed is None or changed == other(), "a file without a graph has nothing to change"
+
+
+@pytest.mark.parametrize("damage", [bytes(20 << 20), b"\x08\x01" * (10 << 20)], ids=["zeros", "numbers"])
+def test_a_file_that_a_power_cut_left_without_content_takes_neither_time_nor_memory(damage: bytes) -> None:
+    """It once took 240 times its size, and half a minute."""
+    tracemalloc.start()
+    try:
+        assert with_bytes_in(damage) is None
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_network_stays_as_it_is() -> None:
+    """It would be held three times."""
+    assert with_bytes_in(WHOLE + bytes([0x42, 0x80, 0x80, 0x80, 0x20]) + bytes(64 << 20)) is None
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning:onnxruntime")  # it is that there is no GPU
+def test_where_a_gpu_does_not_load_the_halves_are_given_what_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_and_processor = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("station.detectors.onnx._offered", lambda _: list(gpu_and_processor))
+    with structlog.testing.capture_logs():
+        network = OnnxNetwork(ASSETS / "pcb-pair.onnx", threads=2)
+        network.halve()
+    assert network.provider == "CPUExecutionProvider"
+    picture = np.zeros((1, 3, 640, 640), network.input.dtype)
+    assert np.array_equal(network.run(picture, half=True), network.run(picture))
 
 
 WHOLE = network()

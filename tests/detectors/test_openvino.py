@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,50 @@ def test_where_the_file_has_changed_by_then_all_cores_go_on_with_the_model_that_
         assert np.array_equal(network.run(GREY, half=True), V8)
         assert np.array_equal(network.run(GREY, half=True), V8)
     assert [one["event"] for one in logs] == ["network not halved"]
+
+
+def test_halves_that_were_compiled_for_something_else_are_compiled_before_anybody_waits(
+    tmp_path: Path, cache: Path
+) -> None:
+    cache.parent.mkdir()
+    path = save(tmp_path / "m.onnx", V8)
+    OpenVinoNetwork(path, threads=2, cache=cache).halve()
+    (kept,) = cache.glob("*-2.openvino")
+    kept.write_bytes(another_machine(kept.read_bytes()))
+    network = OpenVinoNetwork(path, threads=2, cache=cache)
+    network.halve()
+    assert network._idle_halves is not network._idle
+
+
+def test_halves_that_fail_leave_all_cores_to_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = OpenVinoNetwork(save(tmp_path / "m.onnx", V8), threads=2)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("Exception from somewhere:\nno memory")
+
+    monkeypatch.setattr(backend, "_requests", fails)
+    with structlog.testing.capture_logs() as logs:
+        network.halve()
+    assert [one["event"] for one in logs] == ["network not halved"]
+    assert np.array_equal(network.run(GREY, half=True), V8)
+
+
+def test_a_cache_that_may_not_be_read_costs_only_time(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root reads anything, so the refusal is the test's own."""
+    cache.parent.mkdir()
+    network = OpenVinoNetwork(save(tmp_path / "m.onnx", V8), threads=2, cache=cache)
+    opens = Path.open
+
+    def refuses(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.parent == cache:
+            raise PermissionError(13, "Permission denied")
+        return opens(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuses)
+    network.halve()
+    assert np.array_equal(network.run(GREY, half=True), V8)
 
 
 def test_a_network_that_takes_bytes_is_given_them_as_they_are(tmp_path: Path) -> None:
