@@ -380,8 +380,10 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or key not in keys():
+        if not equals or "." not in key:
             raise ConfigError(f"--set {pair}: write SECTION.KEY=VALUE{nearest(key, keys())}")
+        if key not in keys():
+            raise ConfigError(f"--set {pair}: unknown key{nearest(key, keys())}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

@@ -63,7 +63,7 @@ def explain(error: Error, *, said: Mapping[str, str], file: str, kinds: Kinds) -
     elif len(path) == 1:
         message, path = _unknown_at_top(path[0], error["input"], kinds)
     else:
-        message = _unknown(path, error, place, kinds)
+        message = _unknown(path, error, place, kinds, said)
     where = _where(path, message, said) or file
     if not path:
         return f"{where}: {message}"
@@ -100,14 +100,17 @@ def _unknown_at_top(name: str, value: object, kinds: Kinds) -> tuple[str, list[s
     return f"{name} stands outside of any section: {where}", []
 
 
-def _unknown(path: list[str], error: Error, place: _Place, kinds: Kinds) -> str:
+def _unknown(path: list[str], error: Error, place: _Place, kinds: Kinds, said: Mapping[str, str]) -> str:
     section, name, kind = path[0], path[-1], str(error.get("kind", ""))
     here = [] if place.owner is None else list(place.owner.model_fields)
     if len(path) == 2:
         others = [one for one, of in kinds.get(section, {}).items() if one != kind and name in of.model_fields]
         if others:
             of_kind = " or ".join(f'"{one}"' for one in others)
-            return f"belongs to [{section}] kind = {of_kind}" + (f', and this is kind = "{kind}"' if kind else "")
+            chosen = said.get(f"{section}.kind")
+            where = f" ({chosen})" if chosen not in {None, _where(path, "", said)} else ""
+            this = f', and this is kind = "{kind}"{where}' if kind else ""
+            return f"belongs to [{section}] kind = {of_kind}{this}"
         if section == NAMED[:-1] and isinstance(error["input"], Mapping):
             return f"unknown key; a recipe of its own is written [{NAMED}.{name}]"
         homes = _homes(name, kinds)

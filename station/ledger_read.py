@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,6 +94,21 @@ def event(db: sqlite3.Connection, event_id: str) -> bytes | None:
     return None if row is None or row[0] is None else bytes(row[0])
 
 
+def trigger_numbers(db: sqlite3.Connection, *, first: int) -> dict[int, int]:
+    """
+    The number that a trigger gave the board, by the board's own, from board *first* on. Raises sqlite3.Error.
+
+    Only its event knows it: a board whose event is forgotten has none here, as one that was not triggered.
+    """
+    rows = db.execute(
+        "SELECT i.seq, coalesce(o.payload, u.payload) FROM inspections i LEFT JOIN outbox o ON o.seq = i.seq"
+        " LEFT JOIN unsealed u ON u.seq = i.seq WHERE i.seq >= ?",
+        (first,),
+    )
+    numbers = ((seq, _trigger_number(payload)) for seq, payload in rows if payload is not None)
+    return {seq: number for seq, number in numbers if number is not None}
+
+
 def verdicts(db: sqlite3.Connection, *, limit: int) -> list[str]:
     """The verdicts of the last *limit* boards, newest first. Raises sqlite3.Error."""
     return [one for (one,) in db.execute("SELECT verdict FROM inspections ORDER BY seq DESC LIMIT ?", (limit,))]
@@ -123,6 +139,11 @@ def every(db: sqlite3.Connection) -> Iterator[Board]:
         if len(page) < PAGE_ROWS:
             return
         after = page[-1][0]
+
+
+def _trigger_number(payload: bytes) -> int | None:
+    number = (json.loads(payload).get("trigger") or {}).get("number")
+    return None if number is None else int(number)
 
 
 def _board(row: tuple[Any, ...]) -> Board:

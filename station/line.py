@@ -297,14 +297,20 @@ def settle_left_open(journal: LeftOpen, ledger: Known, choose: Callable[[Frame],
 
 
 def log_inspection(inspection: Inspection) -> None:
-    """One line a board: a FAIL or UNKNOWN for everyone, a PASS only for who looks closely."""
+    """
+    One line a board: a FAIL or UNKNOWN for everyone, a PASS only for who looks closely.
+
+    *trigger*, the number that the line gave the board, and *board_serial* are there where the board has them.
+    """
     frame, decision = inspection.frame, inspection.decision
+    named = {"trigger": None if frame.trigger is None else frame.trigger.number, "board_serial": frame.board_serial}
     say = log.debug if decision.verdict is Verdict.PASS else log.info
     say(
         "board inspected",
         verdict=decision.verdict.value,
         reason=decision.reason,
         file=frame.file,
+        **{key: value for key, value in named.items() if value is not None},
         event_id=frame.id,
         total_ms=round(inspection.total_ms, 1),
     )

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import structlog
+
 from station import __version__
 from station.config import Settings, load_trust
 from station.detectors.backends import Places, open_network
@@ -26,7 +28,10 @@ from station.mqtt_options import LinkOptions, Tls
 from station.sections import MB, FolderSection
 from station.types import Box, Recipe, Region, TrustLimits
 
+log = structlog.get_logger(__name__)
+
 CREDENTIAL = "mqtt-password"  # the name in the unit's LoadCredential
+INBOX = "[source] path"
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -193,12 +198,15 @@ def read_password(file: Path | None) -> str | None:
 
 def make_folder(path: Path, key: str) -> Path:
     """*path*, there and writable. Raises ConfigError naming *key*."""
+    there = path.is_dir()
     try:
         make_directory(path)
     except OSError as error:
         raise ConfigError(
             f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write"
         ) from None
+    if key == INBOX and not there:  # others bring boards there: of one that is misspelt nothing else would tell
+        log.info("inbox made", path=str(path))
     return path
 
 

@@ -177,10 +177,14 @@ def test_capture_keeps_what_the_camera_sees_and_never_writes_over_a_file(station
     again = station.call("capture", str(kept))
     assert (again.returncode, "is there already" in again.stderr) == (2, True)
     assert "name it .png" in station.call("capture", str(tmp_path / "x.jpg")).stderr
-    assert "cannot be written" in station.call("capture", str(tmp_path / "away" / "x.png")).stderr
+    assert "its folder cannot be made" in station.call("capture", str(kept / "x.png")).stderr
+    deep = tmp_path / "good" / "today" / "1.png"
+    assert station.call("capture", str(deep)).returncode == 0
+    assert deep.exists()
     station.configure({"source": {"device": "/dev/video-away"}})
-    away = station.call("capture", str(tmp_path / "y.png"))
+    away = station.call("capture", str(tmp_path / "none" / "y.png"))
     assert (away.returncode, "camera /dev/video-away" in away.stderr) == (1, True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_check_leaves_nothing_behind(station: Daemon) -> None:
@@ -233,10 +237,22 @@ def test_inspect_save_draws_the_defects_into_the_folder(station: Daemon, boards:
     assert done.returncode == 4
     saved = {one.name for one in (tmp_path / "annotated").iterdir()}
     assert saved == {"good-pass.jpg", "bad-fail.jpg"}
+    assert done.stderr == f"2 annotated pictures in {tmp_path / 'annotated'}/ (1 could not be read)\n"
     annotated, original = cv2.imread(str(tmp_path / "annotated" / "bad-fail.jpg")), cv2.imread(str(boards / "bad.png"))
     assert annotated is not None
     assert original is not None
     assert annotated.shape[0] > original.shape[0], "the verdict stands above the picture and hides none of it"
+
+
+def test_inspect_save_counts_the_pictures_that_are_there_and_leaves_stdout_alone(
+    station: Daemon, boards: Path, tmp_path: Path
+) -> None:
+    good, again = boards / "good.png", tmp_path / "good.png"
+    again.write_bytes(good.read_bytes())
+    done = station.call("inspect", str(good), str(again), "--save", "annotated", "--json")
+    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == ["good.png", "good.png"]
+    assert done.stderr == "1 annotated picture in annotated/ (1 written over: another had the same name)\n"
+    assert len(list((station.folder / "annotated").iterdir())) == 1
 
 
 @pytest.mark.parametrize("path", ["nowhere.png", "."])

@@ -170,6 +170,25 @@ def test_an_error_is_blamed_on_where_it_was_said(monkeypatch: pytest.MonkeyPatch
     assert refused("[mqtt]\nhost = 'x'").startswith("environment: [mqtt]: ")
 
 
+def test_a_kind_that_was_chosen_elsewhere_is_told_with_where() -> None:
+    said = refused("[source]\npath = 'in'", "source.kind=camera", "source.device=/dev/video0")
+    here = 'station.toml: [source] path: belongs to [source] kind = "folder", and this is kind = "camera"'
+    assert said == f"{here} (command line)"
+    assert refused("[source]\nkind = 'camera'\ndevice = 'x'\npath = 'in'") == here
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("mqtt.prot=1", "unknown key; did you mean mqtt.port?"),
+        ("mqtt.port", "write SECTION.KEY=VALUE; did you mean mqtt.port?"),
+        ("port=1", "write SECTION.KEY=VALUE; did you mean"),
+    ],
+)
+def test_an_override_is_told_whether_its_form_is_wrong_or_its_key(override: str, said: str) -> None:
+    assert refused("", override).startswith(f"--set {override}: {said}")
+
+
 def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATION_MQTT__HOST", "fine")
     monkeypatch.setenv("STATION_RECIPE__IGNORE", "a")

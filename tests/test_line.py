@@ -12,9 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from station.errors import GateError, GateLateError, LedgerError
-from station.line import WELL_TURNS, Bench, Listeners, answer, inspect, look_now, run_line, seal, settle_left_open
+from station.line import (
+    WELL_TURNS,
+    Bench,
+    Listeners,
+    answer,
+    inspect,
+    log_inspection,
+    look_now,
+    run_line,
+    seal,
+    settle_left_open,
+)
 from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
 from station.types import (
     Box,
@@ -288,3 +300,19 @@ def test_a_trigger_that_a_crash_left_open_becomes_a_board_that_is_unknown() -> N
     assert json.loads(late.payload)["gate"] == "late"
     assert json.loads(late.payload)["reason"].startswith("late: it was answered unknown")
     assert left.marks == [(mark, f"id-{number}") for number in (1, 2, 3) for mark in ("unanswered", "recorded")]
+
+
+@pytest.mark.parametrize(
+    ("number", "serial", "named"),
+    [
+        (17, "SN-0815", {"trigger": 17, "board_serial": "SN-0815"}),
+        (0, None, {"trigger": 0}),
+        (None, None, {}),
+    ],
+)
+def test_the_log_names_a_board_that_was_triggered(number: int | None, serial: str | None, named: object) -> None:
+    trigger = Trigger("id", "serial", datetime(2026, 11, 23, 10, tzinfo=timezone.utc), 0.0, number, serial)
+    with structlog.testing.capture_logs() as lines:
+        log_inspection(inspect(frame(file=None, trigger=trigger, board_serial=serial), bench()))
+    (line,) = lines
+    assert {key: line[key] for key in line if key in {"trigger", "board_serial"}} == named

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from station.config import Settings
 from station.errors import ConfigError
@@ -97,6 +98,15 @@ def test_a_folder_that_cannot_be_made_names_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"\[station\] data_dir = .*/file/data"):
         make_folder(tmp_path / "file" / "data", "[station] data_dir")
+
+
+def test_an_inbox_that_is_made_is_logged_and_one_that_is_there_is_not(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        make_folder(tmp_path / "data", "[station] data_dir")
+        make_folder(tmp_path, "[source] path")
+        make_folder(tmp_path / "inbx", "[source] path")
+        make_folder(tmp_path / "inbx", "[source] path")
+    assert logs == [{"event": "inbox made", "log_level": "info", "path": f"{tmp_path}/inbx"}]
 
 
 def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +23,7 @@ from station.events import utc_text
 from station.ledger_copy import copy_ledger, renew
 from station.parts import CREDENTIAL, lock_folder, model_store
 from station.sections import FolderSection
+from station.terminal import shown
 
 CONFIG, LEDGER, MODELS, FILES = "station.toml", "ledger.db", "models", "files"
 CONFIG_BYTES = 1_000_000
@@ -121,7 +124,7 @@ def restore(source: Path, *, config: Path | None, data_dir: Path | None, force: 
             ledger = renew(staged / LEDGER) if (staged / LEDGER).exists() else None
             aside = _move_aside(in_the_way, data_dir)
             _put(staged, targets, data_dir)
-    _report(archive, settings, config=config, data_dir=data_dir, ledger=ledger, aside=aside, console=console)
+    _report(archive, text, settings, config=config, data_dir=data_dir, ledger=ledger, aside=aside, console=console)
 
 
 def _there(data_dir: Path) -> Path | None:
@@ -276,6 +279,7 @@ def _make(folder: Path, option: str) -> None:
 
 def _report(
     archive: Archive,
+    text: bytes,
     settings: Settings,
     *,
     config: Path,
@@ -290,12 +294,42 @@ def _report(
         console.print(f"Its ledger goes on as {ledger}: boards inspected after the backup are not in it.", markup=False)
     if aside is not None:
         console.print(f"What was there lies in {aside}.", markup=False)
-    if data_dir != settings.station.data_dir:
-        console.print(f'Set [station] data_dir = "{data_dir.absolute()}" in {config}.', style="yellow", markup=False)
     moved = data_dir / "restored"
     if moved.exists():
         console.print(f"Files that the configuration names elsewhere lie in {moved}: move them there.", markup=False)
     left_out = about.get("left_out")
     for one in left_out if isinstance(left_out, list) else []:
-        console.print(f"put back: {one.get('what')} ({one.get('where')})", style="yellow", markup=False)
-    console.print(f"Then: station check -c {config}", markup=False)
+        said = f"still to be put back by you: {one.get('what')} ({one.get('where')})"
+        console.print(said, style="yellow", markup=False)
+    if data_dir.absolute() == settings.station.data_dir.absolute():
+        console.print(f"Then: station check -c {config}", markup=False)
+        return
+    # Until it is changed even `station check` looks at the old folder, which may be that of a station that runs.
+    for line in _to_change(text, settings, config=config, data_dir=data_dir):
+        console.print(line, style="yellow", markup=False)
+    console.print(f"Only then: station check -c {config}", markup=False)
+
+
+def _to_change(text: bytes, settings: Settings, *, config: Path, data_dir: Path) -> Iterator[str]:
+    """What a configuration still names, though its station was restored into *data_dir*, and which lines to change."""
+    inbox = settings.source.path if isinstance(settings.source, FolderSection) else None
+    old = f"data_dir {settings.station.data_dir.absolute()}"
+    old += "" if inbox is None else f" and inbox {inbox.absolute()}"
+    yield f"DO NOT START IT YET: {config} still names {old}: it would use what is there."
+    where = _place(text, "station", "data_dir")
+    change = "set, in its section [station]" if where is None else f"change {where} to"
+    yield f"In {config} {change}: data_dir = {json.dumps(str(data_dir.absolute()), ensure_ascii=False)}"
+    if inbox is not None:
+        where = _place(text, "source", "path") or "[source] path"
+        yield f"Unless it is to take the pictures of that inbox, change {where} too, to an inbox of its own."
+
+
+def _place(text: bytes, section: str, key: str) -> str | None:
+    """Where *key* is set, with its line as it is; None: nowhere, or in a form that only TOML itself could find."""
+    inside = ""
+    for number, line in enumerate(text.decode(errors="replace").splitlines(), start=1):
+        if heading := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
+            inside = heading[1]
+        elif inside == section and re.match(rf"\s*{key}\s*=", line):
+            return f"line {number} ({shown(line.strip())})"
+    return None

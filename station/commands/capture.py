@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 
 from station.config import Settings
+from station.disk import make_directory
 from station.errors import CameraError, ConfigError
 from station.health import Health
 from station.line_sections import CameraSection
@@ -22,7 +23,7 @@ TURN_S = 0.5
 
 
 def capture(settings: Settings, file: Path) -> Shot:
-    """Takes a picture and writes it to *file*, which must be new. Raises ConfigError, CameraError."""
+    """Takes a picture and writes it to *file*, which must be new; makes its folder. Raises ConfigError, CameraError."""
     wanted = settings.source
     if not isinstance(wanted, CameraSection):
         raise ConfigError('[source] kind = "folder": there is no camera to capture with; the inbox has the pictures')
@@ -31,11 +32,17 @@ def capture(settings: Settings, file: Path) -> Shot:
     if file.exists():
         raise ConfigError(f"{file} is there already: choose another name")
     shot = first_picture(wanted)
+    try:
+        make_directory(file.parent)  # when there is something to put there
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be written: its folder cannot be made ({error.strerror}): choose another"
+        ) from None
     written = False
     with suppress(cv2.error):
         written = cv2.imwrite(str(file), shot.image)
     if not written:
-        raise ConfigError(f"{file} cannot be written: is its folder there, and writable?")
+        raise ConfigError(f"{file} cannot be written: may you write in its folder?")
     return shot
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from station.commands.check_access import access, tls
+from station.commands.check_access import access, redis, tls
 from station.commands.check_line import camera, modbus, ports
 from station.commands.finding import Finding
 from station.config import Settings
@@ -23,8 +23,12 @@ from station.errors import ConfigError, LedgerError, LinkError, ModelError, Refu
 from station.judge import build_judge
 from station.ledger_file import examine
 from station.mqtt_probe import probe
-from station.parts import build_reference, build_trust, check_apart, check_labels, link_options
+from station.parts import build_reference, build_trust, check_apart, check_labels, link_options, lock_inbox
 from station.sections import MB, FolderSection, Section
+
+# In what a broker's port answers: nothing there understood our TLS, or nothing there would talk without it.
+NO_TLS_THERE = ("Connection reset", "WRONG_VERSION_NUMBER", "EOF")
+TLS_THERE = ("no answer",)
 
 
 def check(settings: Settings) -> bool:
@@ -34,21 +38,25 @@ def check(settings: Settings) -> bool:
         console.print(text, style="bold" if text.startswith("[") else "", markup=False)
     console.print()
     able = True
+    told: set[str] = set()
     line = (_template, _trust, _model, _source, camera, ports, modbus, _data_dir, _ledger, _files)
-    for look in (*line, _broker, _http, access, tls):
+    for look in (*line, _broker, _http, redis, access, tls):
         for finding in look(settings):
+            able = able and (finding.works or not finding.needed)
+            if not finding.works and finding.seen in told:
+                continue  # a template that is missing is the model's trouble too, and one thing to mend
+            told.add(finding.seen)
             mark, style = (
                 ("ok  ", "green") if finding.works else ("FAIL", "red") if finding.needed else ("warn", "yellow")
             )
             console.print(Text.assemble((mark, style), f"  {finding.part}: {finding.seen}"))
-            able = able and (finding.works or not finding.needed)
     return able
 
 
 def _template(settings: Settings) -> Iterator[Finding]:
     for part, own in _recipes(settings):
         try:
-            reference = build_reference(own)
+            reference = build_reference(_without_trust(own))
         except ConfigError as error:
             yield Finding(f"template{part}", works=False, seen=str(error))
             continue
@@ -58,20 +66,28 @@ def _template(settings: Settings) -> Iterator[Finding]:
 
 def _trust(settings: Settings) -> Iterator[Finding]:
     for part, own in _recipes(settings):
-        with suppress(ConfigError):  # the template has said it
+        try:
             limits = build_trust(own)
-            if limits is not None:
-                seen = f"{own.recipe.trust}: {limits.width}x{limits.height}"
-                if limits.max_shift_px is not None and own.recipe.template is None:
-                    seen += "; max_shift_px is not looked at without [recipe] template"
-                yield Finding(f"trust{part}", works=True, seen=seen)
+        except ConfigError as error:
+            yield Finding(f"trust{part}", works=False, seen=str(error))
+            continue
+        if limits is not None:
+            seen = f"{own.recipe.trust}: {limits.width}x{limits.height}"
+            if limits.max_shift_px is not None and own.recipe.template is None:
+                seen += "; max_shift_px is not looked at without [recipe] template"
+            yield Finding(f"trust{part}", works=True, seen=seen)
+
+
+def _without_trust(settings: Settings) -> Settings:
+    """The same, for who would stumble over a trust file that has its own finding."""
+    return settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"trust": None})})
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
     began_s = time.perf_counter()
     try:
-        detector = build_judge(settings).detector
-    except (ModelError, ConfigError) as error:  # that of a template is said twice: better than not at all
+        detector = build_judge(_without_trust(settings)).detector
+    except (ModelError, ConfigError) as error:
         yield Finding("model", works=False, seen=str(error))
         return
     loaded_s = time.perf_counter() - began_s
@@ -101,10 +117,9 @@ def _source(settings: Settings) -> Iterator[Finding]:
     wanted = settings.source
     if not isinstance(wanted, FolderSection):
         return
-    path = wanted.path
-    yield _folder("source", path, needs_write=wanted.after == "move")
+    yield _inbox(wanted)
     try:
-        check_apart(settings.station.data_dir, path)
+        check_apart(settings.station.data_dir, wanted.path)
     except ConfigError as error:
         yield Finding("source", works=False, seen=str(error))
     choosing = [name for name, recipe in settings.recipes.items() if recipe.serial_pattern]
@@ -113,6 +128,24 @@ def _source(settings: Settings) -> Iterator[Finding]:
             f"[recipes.{choosing[0]}] goes by serials, and this folder's boards have none: set [source] serial_pattern"
         )
         yield Finding("source", works=False, needed=False, seen=seen)
+
+
+def _inbox(wanted: FolderSection) -> Finding:
+    path = wanted.path
+    finding = _folder("source", path, needs_write=wanted.after == "move")
+    if not finding.works:
+        return finding
+    if not path.exists():  # a start makes it, and nobody would bring boards to one that is misspelt
+        seen = f"{path} is not there, and will be made at the first start: is [source] path spelled right?"
+        return Finding("source", works=False, needed=False, seen=seen)
+    try:
+        held = lock_inbox(path)
+    except ConfigError:
+        seen = f"{path}: a station that runs takes boards from it: this one, or another"
+        return Finding("source", works=False, needed=False, seen=seen)
+    if held is not None:
+        os.close(held)  # at once: a station may be starting
+    return finding
 
 
 def _data_dir(settings: Settings) -> Iterator[Finding]:
@@ -128,7 +161,8 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
 def _ledger(settings: Settings) -> Iterator[Finding]:
     path = settings.station.data_dir / "ledger.db"
     if not path.exists():
-        yield Finding("ledger", works=True, seen=f"{path} will be made at the first start")
+        if _folder("data_dir", path.parent, needs_write=True).works:
+            yield Finding("ledger", works=True, seen=f"{path} will be made at the first start")
         return
     try:
         damage = examine(path)
@@ -147,11 +181,17 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     try:
         seen = probe(link_options(settings))
     except LinkError as error:  # away, it is waited for; but a login that is refused stays refused
-        yield Finding(
-            "broker", works=False, needed=isinstance(error, RefusedError), seen=f"{where}: {error}; events wait on disk"
-        )
+        seen = f"{where}: {error}{_tls_hint(str(error), tls=settings.mqtt.tls)}; events wait on disk"
+        yield Finding("broker", works=False, needed=isinstance(error, RefusedError), seen=seen)
         return
     yield Finding("broker", works=True, seen=f"{where}: {seen}")
+
+
+def _tls_hint(trouble: str, *, tls: bool) -> str:
+    """What *trouble* with the broker may come of, when one of the two speaks TLS and the other does not."""
+    if not any(one in trouble for one in (NO_TLS_THERE if tls else TLS_THERE)):
+        return ""
+    return f": perhaps {'no TLS' if tls else 'only TLS'} is spoken at this port ([mqtt] tls, port)"
 
 
 def _files(settings: Settings) -> Iterator[Finding]:
@@ -174,25 +214,38 @@ def _http(settings: Settings) -> Iterator[Finding]:
     where = (settings.http.host, settings.http.port)
     with socket.socket(socket.AF_INET6 if ":" in where[0] else socket.AF_INET) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        trouble = _try(lambda: tried.bind(where))
-    seen = f"{where[0]}:{where[1]} {trouble or 'can be used'}"
-    if trouble is not None:
-        seen += ": another station that runs, or another program, has it ([http] port)"
-    yield Finding("http", works=trouble is None, needed=False, seen=seen)
+        try:
+            tried.bind(where)
+        except OSError as error:
+            yield Finding("http", works=False, needed=False, seen=f"{where[0]}:{where[1]} {_bind_trouble(error)}")
+            return
+    yield Finding("http", works=True, seen=f"{where[0]}:{where[1]} can be used")
+
+
+def _bind_trouble(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "is in use: by this station, if it runs, else by another station or program ([http] port)"
+    return f"cannot be used: {error.strerror} ([http] host, port)"
 
 
 def _folder(part: str, path: Path, *, needs_write: bool) -> Finding:
     if not path.exists():
         parent = _nearest(path)
-        works = os.access(parent, os.W_OK)
-        seen = "will be made at the first start" if works else f"cannot be made: {parent} is not writable for this user"
-        return Finding(part, works=works, seen=f"{path} {seen}")
+        if _try(lambda: _write_in(parent)) is None:  # asked for: /proc is writable for root, and takes nothing
+            return Finding(part, works=True, seen=f"{path} will be made at the first start")
+        seen = f"{path} cannot be made: {parent} is no folder that this user may write in"
+        return Finding(part, works=False, seen=seen)
     if not path.is_dir():
         return Finding(part, works=False, seen=f"{path} is not a folder")
     trouble = _try(lambda: list(os.scandir(path)))
     if trouble is None and needs_write:
-        trouble = _try(lambda: tempfile.TemporaryFile(dir=path, prefix=".station-check-").close())
+        trouble = _try(lambda: _write_in(path))
     return Finding(part, works=trouble is None, seen=f"{path} {trouble or 'can be used'}")
+
+
+def _write_in(folder: Path) -> None:
+    """Leaves nothing behind. Raises OSError."""
+    tempfile.TemporaryFile(dir=folder, prefix=".station-check-").close()
 
 
 def _nearest(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What ``station check`` says of who may ask over HTTP, and of TLS."""
+"""What ``station check`` says of who may ask over HTTP and how often, and of TLS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from station.commands.finding import Finding
 from station.config import Settings, guide_secret
 from station.errors import ConfigError
 from station.terminal import counted
+from station.web.rate import need_redis
 from station.web_side import CREDENTIAL, access_keys, build_tls, build_tokens
 
 
@@ -28,6 +29,17 @@ def access(settings: Settings) -> Iterator[Finding]:
     if not keys:
         seen += ": nobody can log in with one. Make one: station key create NAME --scope read"
     yield Finding("access", works=bool(keys) or wanted.jwt_public_key_file is not None, needed=False, seen=seen)
+
+
+def redis(settings: Settings) -> Iterator[Finding]:
+    """Whether it answers is not asked: without it requests are not counted, and all else goes on."""
+    wanted = settings.http
+    if not wanted.enabled or not wanted.redis or not (wanted.requests_per_minute or wanted.cache_mb):
+        return
+    try:
+        need_redis()
+    except ConfigError as error:
+        yield Finding("redis", works=False, seen=str(error))
 
 
 def tls(settings: Settings) -> Iterator[Finding]:

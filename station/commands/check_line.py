@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 
 from station.commands.capture import first_picture
 from station.commands.finding import Finding
 from station.config import Settings
 from station.errors import CameraError, ConfigError, PortError
+from station.extras import how_to_add
 from station.line_sections import (
     CameraSection,
     LineScanner,
@@ -26,16 +28,24 @@ from station.parts import build_trust
 from station.sources.camera import CameraOptions
 from station.trust import look_at, problem_of
 
+# In what the camera's program says (camera_child.py, whose every trouble is a text): no waiting mends these.
+NEVER_MENDED = ("its pictures have", "this OpenCV has no GStreamer")
+
 
 def camera(settings: Settings) -> Iterator[Finding]:
-    """A camera that is away is waited for, so it need not be there."""
+    """A camera that is away is waited for, so it need not be there; what waiting does not mend must be."""
     wanted = settings.source
     if not isinstance(wanted, CameraSection):
+        return
+    if wanted.device.startswith("genicam:") and find_spec("harvesters") is None:
+        seen = f"[source] device = {wanted.device} needs an extra that is not installed: {how_to_add('genicam')}"
+        yield Finding("camera", works=False, seen=seen)
         return
     try:
         shot = first_picture(wanted)
     except CameraError as error:
-        yield Finding("camera", works=False, needed=False, seen=str(error))
+        never = any(one in str(error) for one in NEVER_MENDED)
+        yield Finding("camera", works=False, needed=never, seen=str(error))
         return
     look = look_at(shot.image)
     seen = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
@@ -22,14 +23,18 @@ from station.line import Bench, inspect
 from station.parts import build_recipe, make_folder, picture_limits, recipe_sha256
 from station.picture import decode, look, refusal
 from station.sections import MB
-from station.terminal import shown
-from station.types import Frame, Inspection, Verdict
+from station.terminal import counted, shown
+from station.types import Decision, Frame, Image, Verdict
 
 STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
 
 
 def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | None, as_json: bool) -> bool:
-    """Judges every picture and prints it; True when all pass. Raises ConfigError for a path that is not there."""
+    """
+    Judges every picture and prints it; True when all pass. What *save* holds then is said on stderr.
+
+    Raises ConfigError for a path that is not there.
+    """
     files = list(_files(paths))
     if not files:
         raise ConfigError("no file to inspect: name pictures, or folders that hold some")
@@ -45,6 +50,7 @@ def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | Non
     )
     console = Console(soft_wrap=True, highlight=False)
     all_pass = True
+    saved: list[str] = []
     for file in files:
         inspection = inspect(_frame(file, settings), bench)
         all_pass = all_pass and inspection.decision.verdict is Verdict.PASS
@@ -56,8 +62,10 @@ def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | Non
             told = f"{shown(str(file))}  {shown(inspection.decision.reason)}"
             said = Text.assemble((f"{verdict.name:<8}", STYLES[verdict]), told)
             console.print(said)
-        if save is not None:
-            _save(inspection, file, save)
+        if save is not None and inspection.frame.image is not None:
+            saved.append(_save(inspection.frame.image, inspection.decision, file, save))
+    if save is not None:
+        print(_saved(saved, save, judged=len(files)), file=sys.stderr)
     return all_pass
 
 
@@ -98,10 +106,21 @@ def _frame(file: Path, settings: Settings) -> Frame:
     )
 
 
-def _save(inspection: Inspection, file: Path, folder: Path) -> None:
-    if inspection.frame.image is None:
-        return
-    canvas = drawn(inspection.frame.image, inspection.decision)
-    target = folder / f"{file.stem}-{inspection.decision.verdict.value}.jpg"
+def _save(image: Image, decision: Decision, file: Path, folder: Path) -> str:
+    """The name that it has there."""
+    canvas = drawn(image, decision)
+    target = folder / f"{file.stem}-{decision.verdict.value}.jpg"
     if not cv2.imwrite(str(target), canvas):
         raise ConfigError(f"--save {folder}: {target.name} cannot be written there")
+    return target.name
+
+
+def _saved(names: list[str], folder: Path, *, judged: int) -> str:
+    """What was written where, and why there are fewer pictures than boards."""
+    unread, replaced = judged - len(names), len(names) - len(set(names))
+    fewer = [
+        *([f"{unread} could not be read"] if unread else []),
+        *([f"{replaced} written over: another had the same name"] if replaced else []),
+    ]
+    said = f"{counted(len(set(names)), 'annotated picture')} in {shown(str(folder))}/"
+    return said + (f" ({', '.join(fewer)})" if fewer else "")

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
@@ -27,7 +27,7 @@ from station.disk import free_bytes
 from station.errors import StationError
 from station.events import utc_text
 from station.ledger_file import LedgerFile, beside, connect_to_read, ledger_error
-from station.ledger_read import Board, Totals, count_since, every, last_seq, latest, totals
+from station.ledger_read import Board, Totals, count_since, every, last_seq, latest, totals, trigger_numbers
 from station.outbox import Depth, SqliteOutbox, owe_again
 from station.terminal import counted, shown
 from station.today import Books, Today, today
@@ -140,17 +140,19 @@ def print_boards(
     path: Path, *, limit: int, as_json: bool, console: Console, now: Callable[[], float] = time.time
 ) -> None:
     """
-    Prints the last *limit* boards, newest last, a line each, cut to the width of *console*, in local time.
+    Prints the last *limit* boards, newest last, a line each, in local time; on a terminal it is cut to its width.
 
     As JSON it is all of each board, one a line, in UTC. Raises LedgerError.
     """
     with _reading(path) as db:
         boards = latest(db, limit)[::-1]
+        triggers = trigger_numbers(db, first=boards[0].seq) if boards and not as_json else {}
     if as_json:
         for board in boards:
             _print_json(console, asdict(board))
         return
-    for row in _rows(boards, width=console.width, today=datetime.fromtimestamp(now()).astimezone()):
+    width = console.width if console.file.isatty() else None  # a program at the other end wants all of it
+    for row in _rows(boards, triggers, width=width, today=datetime.fromtimestamp(now()).astimezone()):
         console.print(row, soft_wrap=True)
     for why, count in Counter(board.why for board in boards if board.delivery == "refused").items():
         said = f"not delivered: the broker refused {counted(count, 'event')} ({why}): station ledger replay --refused"
@@ -233,23 +235,27 @@ def _write(path: Path, file: IO[str], console: Console | None) -> int:
     return written
 
 
-def _rows(boards: list[Board], *, width: int, today: datetime) -> Iterator[Text]:
-    """A heading and a line a board; the reason comes last, as it is what may be cut first."""
+def _rows(boards: list[Board], triggers: Mapping[int, int], *, width: int | None, today: datetime) -> Iterator[Text]:
+    """A heading and a line a board, uncut without *width*; the reason comes last, as it is what may be cut first."""
     times = [board.recorded_at.astimezone(today.tzinfo) for board in boards]
     form = "%H:%M:%S" if all(one.date() == today.date() for one in times) else "%Y-%m-%d %H:%M:%S"
     lines = [("seq", f"time {today:%Z}", "verdict", "delivered", "board", "reason")]
     for board, at in zip(boards, times, strict=True):
-        name = shown(board.board_serial or board.file or "")
+        number = triggers.get(board.seq)
+        known_as = (board.board_serial or board.file, None if number is None else f"trigger {number}")
+        name = shown(" ".join(filter(None, known_as)))
         delivered = DELIVERED.get(board.delivery, board.delivery)
         lines.append((str(board.seq), at.strftime(form), board.verdict, delivered, name, shown(board.reason)))
     widths = [max(cell_len(line[column]) for line in lines) for column in range(5)]
-    widths[4] = min(widths[4], max(16, width * 3 // 10))
+    if width is not None:
+        widths[4] = min(widths[4], max(16, width * 3 // 10))
     for line in lines:
         cells = [Text(cell, COLOURS.get(cell, "") if column == 2 else "") for column, cell in enumerate(line)]
         for cell, cell_width in zip(cells, widths, strict=False):
             cell.truncate(cell_width, overflow="ellipsis", pad=True)
         row = Text("  ").join(cells)
-        row.truncate(width, overflow="ellipsis")
+        if width is not None:
+            row.truncate(width, overflow="ellipsis")
         yield row
 
 

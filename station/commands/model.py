@@ -23,7 +23,7 @@ from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
 from station.detectors.pt import WARNING
 from station.detectors.selftest import Locked, lock
-from station.detectors.store import SHIPPED, STORE, ModelFile, check_name, find_model
+from station.detectors.store import PAIRED, SHIPPED, STORE, ModelFile, find_model
 from station.detectors.yolo import NetworkDetector
 from station.errors import ModelError
 from station.events import utc_text
@@ -53,9 +53,7 @@ def import_model(
     """
     store = model_store(settings)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).lstrip("._-")
-    check_name(name)
-    if name in store.names():
-        raise ModelError(f"there is a model {name} already: choose another with --name")
+    store.check_free(name)
     boards = None if images is None else boards_of(images)
     with tempfile.TemporaryDirectory(prefix="station-import-") as folder:
         onnx, facts = _as_onnx(settings, file, Path(folder), boards=boards, trusted=trusted, console=console)
@@ -109,14 +107,15 @@ def list_models(settings: Settings, console: Console) -> None:
     table = Table("", Column("model", no_wrap=True), "labels", "input", "ms", "self-test", "imported", "sha256")
     damaged = list[str]()
     for name in SHIPPED:
-        table.add_row(_mark(current, name), name, "", "", "", "samples", "ships", (find_model(name).sha256 or "")[:8])
+        tested = "needs [recipe] template" if name == PAIRED else "samples"
+        table.add_row(_mark(current, name), name, "", "", "", tested, "ships", (find_model(name).sha256 or "")[:8])
     for name in store.names():
-        try:
-            card = store.card(name)
-        except ModelError as error:
+        damage = store.damage(name)
+        if damage is not None:
             table.add_row(_mark(current, name), name, "", "", "", "DAMAGED", "", "")
-            damaged.append(str(error))
+            damaged.append(damage)
             continue
+        card = store.card(name)
         table.add_row(
             _mark(current, name),
             name,

@@ -25,7 +25,7 @@ from station.detectors.card import Card, Timing, sha256_of
 from station.detectors.metric import average_precision, by_coco50, f_score_at, match
 from station.detectors.preprocess import Letterbox
 from station.detectors.quantize import quantize
-from station.detectors.store import ModelFile, ModelStore, check_name, find_model
+from station.detectors.store import ModelFile, ModelStore, find_model
 from station.errors import DetectorError, LabelsError, ModelError
 from station.events import utc_text
 from station.labelled import LabelledBoard, as_marked, load
@@ -67,9 +67,7 @@ def quantize_model(
     store = model_store(settings)
     original = find_model(name, store=store)
     target = as_name or f"{original.name}-int8"
-    check_name(target)
-    if target in store.names():
-        raise ModelError(f"there is a model {target} already: choose another with --name")
+    store.check_free(target)
     labelled, pictures = _boards(images)
     before = build_detector(seeing_all(settings), original)
     if before.paired:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import threading
 from datetime import datetime
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -22,15 +24,19 @@ STYLES = {"pass": "bold green", "fail": "bold red", "unknown": "bold yellow", "o
 
 def watch(settings: Settings, *, as_json: bool) -> None:
     """
-    Follows the station's topics until Ctrl-C.
+    Follows the station's topics until Ctrl-C, and says which events it has missed.
 
     Raises RefusedError when the broker does not let us in, LinkError when it cannot be tried as configured.
     """
     console, problems = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
     options = link_options(settings)
+    numbers, ending = Numbers(), False
 
     def on_message(topic: str, payload: bytes, retained: bool) -> None:
         below = topic.removeprefix(f"{options.topic}/")
+        missed = numbers.missed(payload) if below.startswith("inspection/") else None
+        if missed is not None:
+            (problems if as_json else console).print(Text(missed, style="yellow"))
         if as_json:
             text = payload.decode(errors="replace")
             print(json.dumps({"topic": topic, "retained": retained, "payload": text}), flush=True)
@@ -38,8 +44,18 @@ def watch(settings: Settings, *, as_json: bool) -> None:
             console.print(line_of(below, payload))
 
     def on_link(connected: bool, why: str) -> None:
+        if ending:
+            return  # the connection is not lost: we end it
+        if not connected:
+            numbers.lost()
         problems.print(Text(("listening to " if connected else "broker: ") + why, style="dim"))
 
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        ending = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, on_interrupt)
     with contextlib.suppress(KeyboardInterrupt):
         listen(
             options,
@@ -48,6 +64,43 @@ def watch(settings: Settings, *, as_json: bool) -> None:
             on_link=on_link,
             stop=threading.Event(),
         )
+
+
+class Numbers:
+    """
+    The numbers of the events that came: a board without one in between was not shown here.
+
+    While the connection is lost the station may deliver, and nobody keeps that for us. Numbers count in each ledger on
+    its own; before the first of a ledger nothing is missing, and a number that came already is a replay.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._lost = False
+
+    def lost(self) -> None:
+        """The connection is lost."""
+        self._lost = True
+
+    def missed(self, payload: bytes) -> str | None:
+        """Takes the next event; says which did not come before it, None: it is the next, or one of the past."""
+        try:
+            document = json.loads(payload)
+            ledger, seq = document["ledger"], document["seq"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        if not isinstance(ledger, str) or not isinstance(seq, int):
+            return None
+        last = self._last.get(ledger, seq)
+        self._last[ledger] = max(last, seq)
+        if seq <= last:
+            return None
+        lost, self._lost = self._lost, False
+        if seq == last + 1:
+            return None
+        which = f"seq {last + 1}" if seq == last + 2 else f"seq {last + 1} to {seq - 1}"
+        went = "came while this was not connected" if lost else "did not come here"
+        return f"{which} {went}: station ledger list"
 
 
 def line_of(below: str, payload: bytes) -> Text:
@@ -61,7 +114,7 @@ def line_of(below: str, payload: bytes) -> Text:
                 return Text.assemble(
                     now,
                     (f"{shown(rest.upper()):<9}", STYLES.get(rest, "")),
-                    shown(f"seq {document['seq']}  {document['file'] or document['board_serial'] or ''}  "),
+                    shown(f"seq {document['seq']}  {_board(document)}  "),
                     (shown(document["reason"]), "dim"),
                 )
             case "state":
@@ -80,3 +133,10 @@ def line_of(below: str, payload: bytes) -> Text:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return Text(f"{now}{shown(below)}  {shown(payload.decode(errors='replace'))}")
+
+
+def _board(document: dict[str, Any]) -> str:
+    """What people call the board: its file or serial, and the number that came with its trigger."""
+    number = (document.get("trigger") or {}).get("number")
+    known_as = (document["file"] or document["board_serial"], None if number is None else f"trigger {number}")
+    return " ".join(map(str, filter(None, known_as)))

@@ -98,7 +98,7 @@ def checked_file(path: Path, sha256: str | None) -> str:
     if size == 0:
         raise ModelError(f"{path} is empty: copy the model again")
     if sha256 is not None and digest.hexdigest() != sha256:
-        raise ModelError(f"{path} is damaged: its sha256 is not {sha256[:12]}...: install it again")
+        raise ModelError(f"{path} is damaged: its sha256 is not {sha256[:12]}...: import or install it again")
     if outside:  # it would load, but the checksum, which events name the model by, would not cover its weights
         raise ModelError(f"{path} keeps its weights in a second file: export it as one file; {EXPORT_HINT}")
     return digest.hexdigest()

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from station.disk import sync_directory
 from station.errors import ModelError
 
 BUNDLED = "pcb-demo"
-SHIPPED = (BUNDLED, "pcb-pair")  # the second compares each board with its template
+PAIRED = "pcb-pair"  # compares each board with its template
+SHIPPED = (BUNDLED, PAIRED)
 STORE = "store"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 REMEMBERED = 10  # earlier choices, and models that ran well
@@ -81,6 +83,23 @@ class ModelStore:
         """*name*'s file with the checksum of its card, which whoever loads it must check."""
         return ModelFile(self.folder / name / "model.onnx", name, self.card(name).sha256)
 
+    def damage(self, name: str) -> str | None:
+        """What is damaged of *name*, card or file; None: nothing. Raises ModelError where there is no such model."""
+        try:
+            file = self.file(name)
+            whole = sha256_of(file.path) == file.sha256
+        except (ModelError, OSError) as error:
+            if name not in self.names():
+                raise
+            return str(error)
+        return None if whole else f"{file.path} is damaged: import the model again, under the same name"
+
+    def check_free(self, name: str) -> None:
+        """Raises ModelError for what is no name for a new model. That of a damaged one is: its place will be taken."""
+        check_name(name)
+        if name in self.names() and self.damage(name) is None:
+            raise ModelError(f"there is a model {name} already: choose another with --name")
+
     def picture(self, name: str, file: str, sha256: str) -> bytes:
         """One picture of *name*'s self-test. Raises ModelError when it is not the one that was locked."""
         path = self.folder / name / "selftest" / file
@@ -95,12 +114,11 @@ class ModelStore:
         """
         Takes a copy of *model* and of *boards* (the pictures of ``card.boards`` by their file name), all or nothing.
 
-        Raises ModelError when the name is taken or is none, or a copy is not what the card says.
+        A damaged model of that name is put aside, into a hidden folder. Raises ModelError when the name is taken or is
+        none, or a copy is not what the card says.
         """
-        check_name(card.name)
+        self.check_free(card.name)
         target = self.folder / card.name
-        if card.name in self.names():
-            raise ModelError(f"there is a model {card.name} already: choose another with --name")
         try:
             self._make_folder()
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".importing-") as draft:
@@ -115,6 +133,8 @@ class ModelStore:
                     self._adopt(path)
                 for folder in (made / "selftest", made):
                     sync_directory(folder)
+                if target.exists():
+                    target.rename(self.folder / f".damaged-{card.name}-{time.time_ns()}")
                 made.rename(target)
             sync_directory(self.folder)
         except OSError as error:

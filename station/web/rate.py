@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import limits
@@ -20,11 +21,18 @@ from station.web.shared_counts import SharedCounts
 log = structlog.get_logger(__name__)
 
 
+def need_redis() -> None:
+    """Raises ConfigError when the redis package is not there."""
+    if find_spec("redis") is None:
+        raise ConfigError(f"[http] redis is set, but the package redis is not installed: {how_to_add('redis')}")
+
+
 class RateLimit:
     """
     Implements ``access.Limit``. It counts in *redis*, or in the file *counts*, or where there is neither in memory.
 
-    With *redis* away nobody is turned away: that is logged once, and it is tried again now and then.
+    With *redis* away nobody is turned away: that is logged once, and it is tried again now and then. Raises ConfigError
+    when the package that speaks to it is not there.
     """
 
     def __init__(
@@ -38,14 +46,16 @@ class RateLimit:
     ) -> None:
         self._item = limits.RateLimitItemPerMinute(per_minute)
         self._shared = bool(redis) or counts is not None
+        if redis:
+            need_redis()
         try:
             if redis:
                 options = {} if password is None else {"password": password}
                 storage = storage_from_string(redis, socket_connect_timeout=0.5, socket_timeout=0.5, **options)
             else:
                 storage = MemoryStorage() if counts is None else SharedCounts(counts)
-        except limits.errors.ConfigurationError as error:
-            raise ConfigError(f"[http] redis: {error}: {how_to_add('redis')}") from None
+        except limits.errors.ConfigurationError:  # it looks at the version, and speaks to programmers
+            raise ConfigError(f"[http] redis: the package redis is too old: {how_to_add('redis')}") from None
         self._errors = storage.base_exceptions
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._absence = Absence(monotonic=monotonic)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
+import sys
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +13,16 @@ import pytest
 from rich.console import Console
 
 from station.commands.backup import restore
+from station.config import load
 from station.errors import BackupError, ConfigError
 from station.parts import lock_folder
 from tests.daemon import Daemon, drop, encoded, picture
 from tests.waiting import until
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def quiet() -> Console:
@@ -57,7 +65,7 @@ def test_a_backup_restored_onto_an_empty_machine_inspects_a_board(tmp_path: Path
         new.config.unlink()
         done = new.call("restore", str(archive), "--data-dir", str(new.data_dir))
         assert done.returncode == 0, done.stderr
-        assert "put back: the broker's password" in done.stdout
+        assert "still to be put back by you: the broker's password" in done.stdout
         assert new.config.exists()
         assert (new.data_dir / "ledger.db").stat().st_mode & 0o777 == 0o600
         assert ledger_uuid(new.data_dir) != ledger_uuid(tmp_path / "old" / "data")
@@ -151,3 +159,50 @@ def test_a_file_that_belongs_elsewhere_is_not_written_there(tmp_path: Path) -> N
     put_back(old.folder / "b.tar.gz", machine)
     assert not model.exists()
     assert (machine / "data" / "restored" / "tiny.onnx").exists()
+
+
+def told(archive: Path, config: Path, data_dir: Path) -> list[str]:
+    """What ``restore`` prints."""
+    out = io.StringIO()
+    restore(archive, config=config, data_dir=data_dir, force=False, console=Console(file=out, soft_wrap=True))
+    return out.getvalue().splitlines()
+
+
+def test_a_restored_file_that_still_names_the_old_folders_is_not_to_be_started(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "old") as old:
+        assert old.call("backup", "b.tar.gz").returncode == 0
+        archive = old.folder / "b.tar.gz"
+    config, data_dir = tmp_path / "new" / "aoi.toml", tmp_path / "new" / "data"
+    *_, warning, change, inbox, check = told(archive, config, data_dir)
+    assert warning.startswith(
+        f"DO NOT START IT YET: {config} still names data_dir {old.data_dir} and inbox {old.inbox}"
+    )
+    line = next(one for one in enumerate(config.read_text().splitlines(), 1) if one[1].startswith("data_dir"))
+    assert change == f'In {config} change line {line[0]} ({line[1]}) to: data_dir = "{data_dir}"'
+    assert f'(path = "{old.inbox}")' in inbox
+    assert check == f"Only then: station check -c {config}"
+    changed = config.read_text().replace(line[1], change.partition(" to: ")[2])
+    config.write_text(changed)
+    assert load(config).station.data_dir == data_dir
+
+
+def test_a_restored_file_that_names_its_folder_is_to_be_checked_at_once(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "old") as old:
+        assert old.call("backup", "b.tar.gz").returncode == 0
+        (old.folder / "b.tar.gz").rename(tmp_path / "b.tar.gz")
+        (old.folder / "tiny.onnx").unlink()
+        lines = told(tmp_path / "b.tar.gz", tmp_path / "aoi.toml", old.data_dir)
+    assert lines[-1] == f"Then: station check -c {tmp_path / 'aoi.toml'}"
+    assert not any("DO NOT START" in one for one in lines)
+
+
+def test_a_folder_that_the_restored_file_does_not_set_is_to_be_set(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "old") as old:
+        old.config.write_text("[source]\nkind = 'camera'\ndevice = '/dev/video0'\n")
+        assert old.call("backup", str(tmp_path / "b.tar.gz")).returncode == 0
+    data_dir = tmp_path / 'new "one"'
+    *_, warning, change, check = told(tmp_path / "b.tar.gz", tmp_path / "aoi.toml", data_dir)
+    assert "inbox" not in warning
+    assert change.partition(": ")[0] == f"In {tmp_path / 'aoi.toml'} set, in its section [station]"
+    assert tomllib.loads(change.partition(": ")[2])["data_dir"] == str(data_dir)
+    assert check.startswith("Only then: ")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ from rich.console import Console
 
 from station.commands.ledger import Selection, export, print_boards, print_status, replay, status
 from station.errors import LedgerError, StationError
+from station.events import GATE_OFF, Aftermath, event_of
 from station.ledger import SqliteLedger, open_ledger
 from station.outbox import SqliteOutbox
-from station.types import Message, Verdict
+from station.types import Message, Trigger, Verdict
 from tests.boards import NOON, board, message_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +65,13 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     with closing(Site(tmp_path / "ledger.db")) as made:
         yield made
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def console() -> tuple[Console, io.StringIO]:
@@ -121,12 +130,28 @@ def abroad(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1", "TERM": "dumb"}])
+def test_nothing_of_the_list_is_cut_in_a_pipe(
+    site: Site, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    name, reason = "board-" + "7" * 80 + ".jpg", "no board to be seen: " + "x" * 200
+    long = board(verdict=Verdict.UNKNOWN, file=name, problem=reason)
+    site.ledger.record(long, message_of(long), owed=True)
+    out = io.StringIO()
+    print_boards(site.path, limit=1, as_json=False, console=Console(file=out, width=80), now=site.clock)
+    assert len(out.getvalue().splitlines()) == 2
+    assert f"{name}  {reason}" in out.getvalue()
+
+
 @pytest.mark.usefixtures("abroad")
 def test_the_list_is_a_line_a_board_of_80_columns_in_local_time(site: Site) -> None:
     long = board(verdict=Verdict.FAIL, file="board-" + "7" * 80 + ".jpg")
     site.ledger.record(long, message_of(long), owed=True)
-    out = io.StringIO()
-    print_boards(site.path, limit=4, as_json=False, console=Console(file=out, width=80), now=site.clock)
+    out = Screen()
+    console_80 = Console(file=out, width=80, color_system=None)
+    print_boards(site.path, limit=4, as_json=False, console=console_80, now=site.clock)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines[:5])) <= 80
     assert [line.split()[:5] for line in lines[:5]] == [
@@ -137,8 +162,10 @@ def test_the_list_is_a_line_a_board_of_80_columns_in_local_time(site: Site) -> N
         ["7", "15:06:00", "fail", "owed", "board-77777777777777777…"],
     ]
     assert "no defect" in lines[4], "a long name leaves room for the reason"
-    narrow = io.StringIO()
-    print_boards(site.path, limit=4, as_json=False, console=Console(file=narrow, width=60), now=site.clock)
+    narrow = Screen()
+    print_boards(
+        site.path, limit=4, as_json=False, console=Console(file=narrow, width=60, color_system=None), now=site.clock
+    )
     assert {len(line) for line in narrow.getvalue().splitlines()[1:5]} == {60}
 
 
@@ -156,6 +183,20 @@ def test_a_board_is_called_by_its_serial_where_it_has_one(site: Site) -> None:
     to, out = console()
     print_boards(site.path, limit=2, as_json=False, console=to, now=site.clock)
     assert [line.split()[4] for line in out.getvalue().splitlines()[1:]] == ["SN-0815", "x.jpg"]
+
+
+def test_a_board_that_was_triggered_is_listed_with_its_number(site: Site) -> None:
+    for number, serial in ((17, None), (18, "SN-0815"), (None, None)):
+        one = board(file=None)
+        trigger = Trigger(one.frame.id, "serial", NOON, 0.0, number, serial)
+        one = replace(one, frame=replace(one.frame, board_serial=serial, trigger=trigger))
+        make = partial(event_of, one, aftermath=Aftermath(GATE_OFF, None), station="aoi-1")
+        site.ledger.record(one, make, owed=number == 17)  # the others' events wait for their seal
+    to, out = console()
+    print_boards(site.path, limit=4, as_json=False, console=to, now=site.clock)
+    heading, *lines = out.getvalue().splitlines()[:5]
+    at, end = heading.index("board"), heading.index("reason")
+    assert [line[at:end].strip() for line in lines] == ["board-6.jpg", "trigger 17", "SN-0815 trigger 18", ""]
 
 
 def test_a_name_cannot_play_tricks_on_the_terminal(site: Site) -> None:

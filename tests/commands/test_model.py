@@ -216,6 +216,27 @@ def test_the_list_shows_a_damaged_model_as_such(settings: Settings, store: Model
     assert "DAMAGED" in console.export_text()
 
 
+def test_a_damaged_model_is_told_and_imported_again_under_its_name(
+    settings: Settings, store: ModelStore, tmp_path: Path
+) -> None:
+    """It said "install it again", and then that there is a model of that name already."""
+    path = save_seeing(tmp_path / "tiny.onnx")
+    bring(settings, path, "tiny")
+    with pytest.raises(ModelError, match="there is a model tiny already"):
+        bring(settings, path, "tiny")
+    (store.folder / "tiny" / "model.onnx").write_bytes(b"damaged")
+    console = Console(width=200, record=True, file=io.StringIO())
+    list_models(settings, console)
+    text = console.export_text()
+    assert "DAMAGED" in text
+    assert "import the model again, under the same name" in text
+    bring(settings, path, "tiny")
+    assert store.damage("tiny") is None
+    (aside,) = store.folder.glob(".damaged-tiny-*")
+    assert (aside / "model.onnx").read_bytes() == b"damaged", "nothing is deleted"
+    assert store.names() == ["tiny"]
+
+
 def test_thresholds_are_printed_as_toml_that_reads_back(tmp_path: Path) -> None:
     from station.config import load
 

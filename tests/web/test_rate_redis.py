@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import anyio
+import pytest
 import redis
 from structlog.testing import capture_logs
 
+from station.errors import ConfigError
+from station.extras import how_to_add
 from station.web.rate import RateLimit
 from tests.mosquitto import free_port
 from tests.web.test_cache import needs_redis, redis_server
@@ -39,3 +43,10 @@ def test_a_wrong_password_of_redis_turns_nobody_away_and_is_logged_once(tmp_path
     (only,) = logs
     assert (only["event"], only["log_level"]) == ("requests are not counted", "error")
     assert "wrong-one" not in str(only)
+
+
+def test_without_the_package_one_sentence_says_how_to_add_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)  # as if it were not installed
+    with pytest.raises(ConfigError) as caught:
+        RateLimit(1, redis="redis://127.0.0.1:1/0")
+    assert str(caught.value) == (f"[http] redis is set, but the package redis is not installed: {how_to_add('redis')}")
