@@ -20,7 +20,7 @@ from station.detectors.metric import Hits, Marked, Matched, pair_up
 from station.detectors.reference import Reference
 from station.detectors.store import find_model
 from station.detectors.yolo import NetworkDetector
-from station.errors import DetectorError, LabelsError
+from station.errors import ConfigError, DetectorError, LabelsError
 from station.labelled import SUFFIXES, LabelledBoard, Layout, as_marked, check_classes, load, read_labelled
 from station.types import Defect, Image, ModelInfo, Recipe
 
@@ -119,7 +119,11 @@ class _NetworkJudge:
     def detect(self, board: Image, template: Path | None) -> list[Defect]:
         if not self.compares or template is None:
             return self._detector.detect(board)
-        return self._detector.detect_beside(board, Reference.read(template).register(board).template)
+        try:
+            reference = Reference.read(template)
+        except ConfigError:  # one of one colour, which a station refuses: of a pair it lies anywhere alike
+            return self._detector.detect_beside(board, deeppcb.grey(template))
+        return self._detector.detect_beside(board, reference.register(board).template)
 
 
 class GoldenJudge:
@@ -135,7 +139,11 @@ class GoldenJudge:
     def detect(self, board: Image, template: Path | None) -> list[Defect]:
         if template is None:
             raise DetectorError("no template to compare with")
-        return GoldenDetector(Reference.read(template), confidence=self._confidence).detect(board)
+        try:
+            reference = Reference.read(template)
+        except ConfigError as error:
+            raise DetectorError(str(error)) from None
+        return GoldenDetector(reference, confidence=self._confidence).detect(board)
 
 
 def open_detector(model: str, *, backend: Backend = "auto", confidence: float = CONFIDENCE) -> BoardDetector:

@@ -189,15 +189,13 @@ def export(weights: Path, target: Path, *, pairs: bool) -> None:
 
 
 def to_int8(model: Path, target: Path, root: Path, *, split: str, pairs: bool) -> None:
-    """What ships: *model* in int8, calibrated on some of the boards it learned from, seen as the station sees them."""
+    """What ships: *model* in int8, calibrated on some of the boards it learned from."""
     from station.detectors.quantize import quantize
-    from station.detectors.reference import Reference
 
     def seen(name: str) -> NDArray[np.float32]:
         picture = deeppcb.picture(root / "images" / f"{name}.jpg")
         if pairs:
-            board = deeppcb.grey(root / "images" / f"{name}.jpg")
-            template = Reference.read(root / "templates" / f"{name}.jpg").register_grey(board).template
+            board, template = (deeppcb.grey(root / folder / f"{name}.jpg") for folder in ("images", "templates"))
             picture = deeppcb.pair(board, template)
         return np.ascontiguousarray(picture[..., ::-1].transpose(2, 0, 1)[None], np.float32) / np.float32(255)
 
