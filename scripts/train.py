@@ -85,8 +85,9 @@ def main() -> None:
         )  # fmt: skip
     (out / "run" / "finished").touch()
     name = "pcb-pair" if options.pair else "pcb-demo"
-    # Boards that were learned from cannot tell which epoch was best.
-    best = out / "run" / "weights" / ("last.pt" if options.split == "all" else "best.pt")
+    # Boards that were learned from cannot tell which epoch was best, and a mean does not need to know.
+    last_one = options.split == "all" or options.average
+    best = out / "run" / "weights" / ("last.pt" if last_one else "best.pt")
     if options.average:
         best = averaged(best, options.average, out / "average.pt")
     export(best, out / f"{name}.onnx", pairs=options.pair)
