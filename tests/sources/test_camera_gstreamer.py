@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 
 import pytest
 
 from tests.sources.test_camera import Watching
+from tests.system_python import PYTHON, can
 from tests.waiting import until
 
-PYTHON = "/usr/bin/python3"  # Debian's, whose OpenCV was built with GStreamer
 LIVE = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=BGR,width=320,height=240,framerate=25/1"
 SINK = "appsink drop=true max-buffers=1"
 
 
-def installed() -> bool:
-    look = "import cv2, sys; sys.exit('GStreamer:                   YES' not in cv2.getBuildInformation())"
-    try:
-        return subprocess.run([PYTHON, "-c", look], capture_output=True, check=False, timeout=60).returncode == 0
-    except OSError:
-        return False
-
+LOOK = "import cv2, sys; sys.exit('GStreamer:                   YES' not in cv2.getBuildInformation())"
 
 pytestmark = pytest.mark.skipif(
-    not installed() and "CI" not in os.environ, reason="needs Debian's python3-opencv: scripts/test has it"
+    not can(LOOK) and "CI" not in os.environ, reason="needs Debian's python3-opencv: scripts/test has it"
 )
 
 

@@ -15,22 +15,16 @@ import pytest
 from station.errors import CameraError
 from tests.mosquitto import free_port
 from tests.sources.test_camera import Watching
+from tests.system_python import PYTHON, can
 from tests.waiting import until
 
 SERVER = Path(__file__).parents[1] / "rtsp_server.py"
-PYTHON = "/usr/bin/python3"  # Debian's, which has GStreamer
 
 
-def installed() -> bool:
-    look = "import gi; gi.require_version('GstRtspServer', '1.0')"
-    try:
-        return subprocess.run([PYTHON, "-c", look], capture_output=True, check=False, timeout=60).returncode == 0
-    except OSError:
-        return False
-
+LOOK = "import gi; gi.require_version('GstRtspServer', '1.0')"
 
 pytestmark = pytest.mark.skipif(
-    not installed() and "CI" not in os.environ,
+    not can(LOOK) and "CI" not in os.environ,
     reason="needs Debian's gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-good: scripts/test has them",
 )
 
