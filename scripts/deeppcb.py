@@ -61,6 +61,13 @@ def pair(board: NDArray[np.uint8], template: NDArray[np.uint8]) -> NDArray[np.ui
     return np.dstack([cv2.absdiff(board, template), template, board])
 
 
+def given(root: Path, name: str, *, pairs: bool) -> NDArray[np.uint8]:
+    """Board *name* as a network is given it, 3 x H x W: red first, or board, template and difference."""
+    board, template = (root / folder / f"{name}.jpg" for folder in ("images", "templates"))
+    planes = pair(grey(board), grey(template)) if pairs else picture(board)
+    return np.ascontiguousarray(planes[..., ::-1].transpose(2, 0, 1))
+
+
 def to_yolo(found: list[Truth]) -> str:
     """*found* as the text of a YOLO label file: ``class cx cy w h``, relative to the image."""
     return "".join(

@@ -22,8 +22,6 @@ import train
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-BOARDS_EVERY = 13  # of the training part, to measure the layers with
-
 Array = NDArray[np.float32]
 
 
@@ -81,14 +79,8 @@ def convolutions(model: Path) -> dict[str, tuple[Array, Array]]:
 
 def boards(root: Path, *, pairs: bool) -> torch.Tensor:
     """Some of the training part, as the network takes them."""
-    seen = []
-    for name in deeppcb.names(root, "train")[::BOARDS_EVERY]:
-        picture = deeppcb.picture(root / "images" / f"{name}.jpg")
-        if pairs:
-            board, template = (deeppcb.grey(root / folder / f"{name}.jpg") for folder in ("images", "templates"))
-            picture = deeppcb.pair(board, template)
-        seen.append(picture[..., ::-1].transpose(2, 0, 1))
-    return torch.from_numpy(np.stack(seen)).float() / 255
+    names = deeppcb.names(root, "train")[:: train.CALIBRATION_EVERY]
+    return torch.from_numpy(np.stack([deeppcb.given(root, name, pairs=pairs) for name in names])).float() / 255
 
 
 def _in_torch(name: str) -> str:

@@ -217,11 +217,7 @@ def to_int8(model: Path, target: Path, root: Path, *, split: str, pairs: bool) -
     from station.detectors.quantize import quantize
 
     def seen(name: str) -> NDArray[np.float32]:
-        picture = deeppcb.picture(root / "images" / f"{name}.jpg")
-        if pairs:
-            board, template = (deeppcb.grey(root / folder / f"{name}.jpg") for folder in ("images", "templates"))
-            picture = deeppcb.pair(board, template)
-        return np.ascontiguousarray(picture[..., ::-1].transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+        return np.asarray(deeppcb.given(root, name, pairs=pairs)[None], np.float32) / np.float32(255)
 
     quantize(model, target, calibration=map(seen, deeppcb.names(root, split)[::CALIBRATION_EVERY]))
     print(f"quantised {target}")

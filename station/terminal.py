@@ -15,3 +15,8 @@ def shown(text: str) -> str:
 def counted(count: int, what: str) -> str:
     """``1 event``, ``2 events``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def board_name(name: str | None, trigger: int | None) -> str:
+    """What people call a board: its file or serial, and the number that came with its trigger."""
+    return " ".join(filter(None, (name, None if trigger is None else f"trigger {trigger}")))

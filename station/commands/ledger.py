@@ -29,7 +29,7 @@ from station.events import utc_text
 from station.ledger_file import LedgerFile, beside, connect_to_read, ledger_error
 from station.ledger_read import Board, Totals, count_since, every, last_seq, latest, totals, trigger_numbers
 from station.outbox import Depth, SqliteOutbox, owe_again
-from station.terminal import counted, shown
+from station.terminal import board_name, counted, shown
 from station.today import Books, Today, today
 from station.trigger_journal import NAME, TriggerJournal
 
@@ -241,9 +241,7 @@ def _rows(boards: list[Board], triggers: Mapping[int, int], *, width: int | None
     form = "%H:%M:%S" if all(one.date() == today.date() for one in times) else "%Y-%m-%d %H:%M:%S"
     lines = [("seq", f"time {today:%Z}", "verdict", "delivered", "board", "reason")]
     for board, at in zip(boards, times, strict=True):
-        number = triggers.get(board.seq)
-        known_as = (board.board_serial or board.file, None if number is None else f"trigger {number}")
-        name = shown(" ".join(filter(None, known_as)))
+        name = shown(board_name(board.board_serial or board.file, triggers.get(board.seq)))
         delivered = DELIVERED.get(board.delivery, board.delivery)
         lines.append((str(board.seq), at.strftime(form), board.verdict, delivered, name, shown(board.reason)))
     widths = [max(cell_len(line[column]) for line in lines) for column in range(5)]

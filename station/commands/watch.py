@@ -17,7 +17,7 @@ from rich.text import Text
 from station.config import Settings
 from station.mqtt_listener import listen
 from station.parts import link_options
-from station.terminal import shown
+from station.terminal import board_name, shown
 
 STYLES = {"pass": "bold green", "fail": "bold red", "unknown": "bold yellow", "online": "green", "offline": "red"}
 
@@ -111,10 +111,12 @@ def line_of(below: str, payload: bytes) -> Text:
         document: dict[str, Any] = json.loads(payload)
         match kind:
             case "inspection":
+                trigger = (document.get("trigger") or {}).get("number")
+                board = board_name(document["file"] or document["board_serial"], trigger)
                 return Text.assemble(
                     now,
                     (f"{shown(rest.upper()):<9}", STYLES.get(rest, "")),
-                    shown(f"seq {document['seq']}  {_board(document)}  "),
+                    shown(f"seq {document['seq']}  {board}  "),
                     (shown(document["reason"]), "dim"),
                 )
             case "state":
@@ -133,10 +135,3 @@ def line_of(below: str, payload: bytes) -> Text:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return Text(f"{now}{shown(below)}  {shown(payload.decode(errors='replace'))}")
-
-
-def _board(document: dict[str, Any]) -> str:
-    """What people call the board: its file or serial, and the number that came with its trigger."""
-    number = (document.get("trigger") or {}).get("number")
-    known_as = (document["file"] or document["board_serial"], None if number is None else f"trigger {number}")
-    return " ".join(map(str, filter(None, known_as)))

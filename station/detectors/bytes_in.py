@@ -123,12 +123,12 @@ def _single(tensor: memoryview) -> tuple[str, tuple[int, bytes]]:
 
 
 def _node(content: memoryview) -> _Node:
-    fields = list(_fields(content))
-
-    def texts(number: int) -> tuple[str, ...]:
-        return tuple(str(one.content, "utf-8") for one in fields if one.number == number)
-
-    return _Node(_text(content, NODE_KIND), _text(content, NODE_DOMAIN), texts(NODE_INPUT), texts(NODE_OUTPUT))
+    texts: dict[int, list[str]] = {}
+    for one in _fields(content):
+        if one.number in {NODE_INPUT, NODE_OUTPUT, NODE_KIND, NODE_DOMAIN}:
+            texts.setdefault(one.number, []).append(str(one.content, "utf-8"))
+    kind, domain = (texts.get(number, [""])[0] for number in (NODE_KIND, NODE_DOMAIN))
+    return _Node(kind, domain, tuple(texts.get(NODE_INPUT, ())), tuple(texts.get(NODE_OUTPUT, ())))
 
 
 def _renamed(node: memoryview, old: str, new: str) -> bytes:

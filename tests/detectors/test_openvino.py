@@ -30,6 +30,10 @@ from station.detectors.openvino import OpenVinoNetwork
 GREY = np.full((1, 3, 64, 64), 128, np.uint8)
 
 
+def never(*_: object) -> None:
+    raise AssertionError("compiled a second time")
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "data" / "compiled"
@@ -41,9 +45,6 @@ def test_what_was_compiled_is_kept_and_gives_the_same_again(
     cache.parent.mkdir()
     path = save(tmp_path / "m.onnx", V8)
     first = OpenVinoNetwork(path, threads=1, cache=cache)
-
-    def never(*_: object) -> None:
-        raise AssertionError("compiled a second time")
 
     monkeypatch.setattr(backend, "_compiled", never)
     again = OpenVinoNetwork(path, threads=1, cache=cache)
@@ -61,9 +62,6 @@ def test_halves_are_compiled_at_the_first_start_and_later_loaded_when_two_come_a
     first.halve()
     assert first._idle_halves is not first._idle
     assert np.array_equal(first.run(GREY, half=True), first.run(GREY))
-
-    def never(*_: object) -> None:
-        raise AssertionError("compiled a second time")
 
     monkeypatch.setattr(backend, "_compiled", never)
     again = OpenVinoNetwork(path, threads=4, cache=cache)

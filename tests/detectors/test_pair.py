@@ -21,7 +21,7 @@ def settings() -> Settings:
     return Settings.model_validate(
         {
             "detector": {"model": "pcb-pair", "backend": "onnxruntime"},
-            "recipe": {"template": TEMPLATE, "threshold": 0.42},
+            "recipe": {"template": TEMPLATE, "threshold": 0.25},
         }
     )
 

@@ -61,6 +61,15 @@ class Watching:
         until(taken, what=f"a picture; faults: {self.faults()}")
         return shots[0]
 
+    def each_is_of_after_it_was_asked_for(self, shape: tuple[int, int, int]) -> None:
+        last = self.shot().number
+        for _ in range(3):
+            asked_s = time.monotonic()
+            shot = self.camera.shot(since_s=asked_s, after=last, within_s=30)
+            assert shot.began_s >= asked_s
+            assert shot.image.shape == shape
+            last = shot.number
+
     def trouble(self) -> str:
         try:
             self.camera.shot(since_s=time.monotonic(), within_s=0.0)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,9 +108,8 @@ def test_a_board_in_flight_when_the_station_was_killed_keeps_its_event_id(inbox:
         assert station.stdout is not None
         event_id, file = station.stdout.readline().split()
         ahead = inbox / "processing"
-        # A second is claimed ahead, unless it was not seen to rest when its turn came: then the hung line asks no more.
-        with suppress(AssertionError):
-            until(lambda: len(list(ahead.glob("*~*"))) == 2, within_s=5)
+        # All three: it works up to three ahead. Two are there for a moment only, which a busy machine does not see.
+        until(lambda: len(list(ahead.glob("*~*"))) == 3, within_s=PATIENCE_S, what="a second and a third claim")
         claimed = {path.name for path in ahead.glob("*~*")}
     assert f"{event_id}~{file}" in claimed
     assert run_to_the_end(inbox) == 0
