@@ -65,10 +65,14 @@ log = structlog.get_logger(__name__)
 TICK_S = 1.0
 LINE_STOP_S = 2.0
 DRAIN_S = 5.0
+RUDE_S = 0.5
 WEB_STOP_S = 2.0
 HOUSEKEEPING_S = 60.0
 CONVERTING_S = 60.0  # more time to start for a child that converts a model, each time it has moved on
 UNSURE = 100_000  # boards that are kept, however old they look, while nobody keeps the clock: 270 MB
+# Whatever ends a station ends it in order: left to themselves, a terminal that is closed and Ctrl-\ would kill it, and
+# leave a relay as it is at that moment.
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 COMMANDS = 10_000  # that wait, as many as triggers may; what comes beyond is noise, and refused in the log
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
@@ -181,8 +185,9 @@ class Station:
 
     def run(self) -> None:
         """Starts everything, says READY, ticks until asked to stop, and stops everything in order."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for number in ENDS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, self._on_signal)
         self._health.cannot("station", "it is starting")  # the port is open before the loops run
         web = None
         if self._settings.http.enabled:
@@ -224,6 +229,7 @@ class Station:
         self._stop_worker("mqtt", 5.0)
         if self._side.journal is not None:
             self._side.journal.close()
+        self._news.catch_up()
         self._outbox.close()
         self._ledger.close()
         self._lock.close()
@@ -399,7 +405,13 @@ class Station:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._asked.is_set():
-            os._exit(0)  # the ledger is durable, so the second Ctrl-C may be rude
+            # The ledger is durable, so the second Ctrl-C may be rude, but not to the line. In a thread: what that needs
+            # may be held by the very one that is interrupted here.
+            if self._side.gate is not None:
+                rude = threading.Thread(target=self._side.gate.safe, args=("the station was interrupted",), daemon=True)
+                rude.start()
+                rude.join(RUDE_S)
+            os._exit(0)
         self._asked.set()
 
     def _gauges(self) -> Gauges:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+import structlog
+
 from station.challenge import Announcement, Challenge, Rule
 from station.clock import Clock
 from station.config import Settings
@@ -19,6 +21,8 @@ from station.parts import build_recipe, make_folder, recipe_sha256
 from station.recipes import Recipes
 from station.turns import GuestDetector, Turns
 from station.types import Decision, Frame
+
+log = structlog.get_logger(__name__)
 
 Withhold = Callable[[Frame, Decision], Decision]
 
@@ -39,7 +43,7 @@ def build_recipes(
         own = settings.of_recipe(name)
         recipe = build_recipe(own)
         sha256 = recipe_sha256(recipe)
-        table, withhold = own.recipe.challenge, None
+        table, withhold = own.recipe.challenge, _no_challenge(announcement, name)
         if table is not None:
             challenge = Challenge(
                 Rule(frozenset(table.serials), table.expect, table.every_boards, table.starts, table.on_change),
@@ -84,6 +88,17 @@ def turns_at(settings: Settings, *, guests_abreast: bool) -> Turns:
 def guest(bench: Bench, turns: Turns) -> Bench:
     """As the inspection API uses it: after the line, and no challenge of the line's is its affair."""
     return replace(bench, detector=GuestDetector(bench, turns), withhold=None, half=None)
+
+
+def _no_challenge(announcement: Announcement, recipe: str) -> Withhold:
+    """A challenge that was announced is the next board's, or nobody's: not that of a later board of another recipe."""
+
+    def withhold(frame: Frame, decision: Decision) -> Decision:
+        if announcement.take(frame):
+            log.warning("challenge not taken", event_id=frame.id, reason=f"the recipe {recipe} has no challenge")
+        return decision
+
+    return withhold
 
 
 def _withhold(challenge: Challenge, judge: ModelDetector, recipe_sha256: str) -> Withhold:

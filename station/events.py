@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from station.types import Defect, Entry, Inspection, Message, Trigger, cut
+from station.types import Defect, Entry, Inspection, Message, Trigger, Verdict, cut
 
 SCHEMA = "station.inspection/1"
 
@@ -64,6 +64,17 @@ def event_of(inspection: Inspection, entry: Entry | None, aftermath: Aftermath, 
         "simulated": False,
     }
     return Message(f"inspection/{decision.verdict.value}", to_bytes(document))
+
+
+def late(why: str, verdict: Verdict, reason: str) -> str:
+    """The reason of a board whose line was answered UNKNOWN before *verdict* was known."""
+    return f"late: {why}; it would have been {verdict.value}: {reason}"
+
+
+def late_event(payload: bytes, reason: str) -> Message:
+    """An event that was made before it was known that its line had been answered UNKNOWN."""
+    document = json.loads(payload) | {"verdict": Verdict.UNKNOWN.value, "reason": reason, "gate": GATE_LATE}
+    return Message(f"inspection/{Verdict.UNKNOWN.value}", to_bytes(document))
 
 
 def state_of(state: str, *, station: str, version: str, why: str | None = None) -> bytes:

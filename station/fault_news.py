@@ -32,9 +32,11 @@ class Notices(Protocol):
 
 class FaultNews:
     """
-    Owes a message for each fault that begins or ends. Any thread may call it.
+    Owes a message for each fault that begins or ends.
 
-    *has_room*: the disk takes something. *on_owed*: the publisher has something to do.
+    ``heard`` may be called by any thread, at any place, and so waits for nothing: whoever listens to a serial port must
+    not wait for the ledger's disk. ``catch_up`` is for one thread, every second. *has_room*: the disk takes something.
+    *on_owed*: the publisher has something to do.
     """
 
     def __init__(
@@ -49,25 +51,23 @@ class FaultNews:
     def end_left_open(self) -> None:
         """A fault that was there when the last run ended is over: it begins anew if it is still there."""
         for fault in left_open(self._ledger.notices(TOPIC)):
-            self._owe(replace(fault, detail="the station was started anew"), began=False)
+            self._unsaid.append(self._message(replace(fault, detail="the station was started anew"), began=False))
+        self.catch_up()
 
     def heard(self, fault: Fault, began: bool) -> None:
-        """For ``health.Health``: *fault* began or ended."""
+        """For ``health.Health``: *fault* began or ended. It is owed by the next ``catch_up``."""
         if began:
             log.warning("fault began", code=fault.code, detail=fault.detail)
         else:  # its detail would read like news
             log.info("fault ended", code=fault.code, after_s=round(fault.lasted_s))
-        self._owe(fault, began=began)
+        self._unsaid.append(self._message(fault, began=began))
 
     def catch_up(self) -> None:
-        """A full disk takes no news of itself: it is said, in its order, when there is room."""
+        """Owes what was heard, in its order. A full disk takes no news of itself: it is said when there is room."""
         while self._unsaid and self._has_room() and self._ledger.notice(self._unsaid[0]):
             self._unsaid.popleft()
             self._on_owed()
 
-    def _owe(self, fault: Fault, *, began: bool) -> None:
+    def _message(self, fault: Fault, *, began: bool) -> Message:
         at, event_id = utc_text(datetime.now(timezone.utc)), str(uuid.uuid4())
-        message = Message(TOPIC, fault_of(fault, began=began, event_id=event_id, station=self._station, at=at))
-        if self._unsaid or not self._ledger.notice(message):
-            self._unsaid.append(message)
-        self._on_owed()
+        return Message(TOPIC, fault_of(fault, began=began, event_id=event_id, station=self._station, at=at))

@@ -12,11 +12,12 @@ from pathlib import Path
 import structlog
 
 from station.errors import LedgerError
+from station.events import late, late_event
 from station.ledger_file import CHECKPOINT_PAGES, Connect, LedgerFile, connect, examine, ledger_error, make_whole
 from station.ledger_read import Board, counts_from, event, failed_events, latest, page, verdicts
 from station.ledger_repair import finish_replacement, replace_damaged
 from station.outbox import owe
-from station.types import Decision, Entry, Inspection, Message, Recorded
+from station.types import Decision, Entry, Inspection, Message, Recorded, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class SqliteLedger:
         self._uuid: str | None = None
         self._first_since = (float("-inf"), 0)
         self._unsealed = False
+        self._sealing: _Seal | None = None  # what did not reach the disk, though it is known
 
     @property
     def uuid(self) -> str:
@@ -98,6 +100,8 @@ class SqliteLedger:
         frame, ledger, now_s = inspection.frame, self.uuid, self._now()
         with self._file.writing() as db:
             if self._unsealed:  # its seal never came, so the line has failed in between: what it wrote first must do
+                if self._sealing is not None:
+                    _seal(db, self._sealing, now_s)
                 _owe_unsealed(db, now_s)
             entry = _find(db, frame.id, ledger)
             if entry is None:
@@ -107,7 +111,7 @@ class SqliteLedger:
                     owe(db, message, made_s=now_s, owed_s=now_s, seq=entry.seq, event_id=frame.id)
                 else:
                     db.execute("INSERT INTO unsealed VALUES (?, ?, ?)", (entry.seq, message.topic, message.payload))
-        self._unsealed = not owed
+        self._unsealed, self._sealing = not owed, None
         return entry
 
     def seal(self, entry: Entry, message: Message, *, amended: Decision | None = None) -> None:
@@ -116,20 +120,38 @@ class SqliteLedger:
 
         *amended* replaces the verdict and the reason on record, in the same commit.
 
-        Raises LedgerError; the next ``record`` or the next start then owes the one that waits.
+        Raises LedgerError; the next ``record`` then does it, or the next start owes the one that waits.
         """
         if entry.ledger != self.uuid:
             return  # a board of an older ledger, known from there: its message was salvaged
-        now_s = self._now()
+        self._sealing = _Seal(entry.seq, message, amended)
         with self._file.writing() as db:
-            waiting = db.execute("DELETE FROM unsealed WHERE seq = ?", (entry.seq,)).rowcount
-            if waiting:
-                row = db.execute("SELECT event_id, recorded_at FROM inspections WHERE seq = ?", (entry.seq,)).fetchone()
-                owe(db, message, made_s=row[1], owed_s=now_s, seq=entry.seq, event_id=row[0])
-            if waiting and amended is not None:
-                values = (amended.verdict.value, amended.reason, entry.seq)
-                db.execute("UPDATE inspections SET verdict = ?, reason = ? WHERE seq = ?", values)
-        self._unsealed = False
+            _seal(db, self._sealing, self._now())
+        self._unsealed, self._sealing = False, None
+
+    def amend_late(self, event_id: str, why: str) -> None:
+        """
+        The line was answered UNKNOWN for a board that is on record as something else: a crash left it so.
+
+        Its event, which nobody has seen yet, says so too. Raises LedgerError.
+        """
+        with self._file.writing() as db:
+            row = db.execute(
+                "SELECT i.seq, i.verdict, i.reason, o.row, o.payload FROM inspections i"
+                " LEFT JOIN outbox o ON o.seq = i.seq AND o.state = 'owed' WHERE i.event_id = ?",
+                (event_id,),
+            ).fetchone()
+            if row is None or row[1] == Verdict.UNKNOWN.value:
+                return
+            seq, verdict, reason, owed, payload = row
+            amended = late(why, Verdict(verdict), reason)
+            values = (Verdict.UNKNOWN.value, amended, seq)
+            db.execute("UPDATE inspections SET verdict = ?, reason = ? WHERE seq = ?", values)
+            if owed is not None:
+                message = late_event(bytes(payload), amended)
+                db.execute(
+                    "UPDATE outbox SET topic = ?, payload = ? WHERE row = ?", (message.topic, message.payload, owed)
+                )
 
     def owe_unsealed(self) -> int:
         """Owes what was recorded but never sealed, as it was recorded; returns how many. Not while a line runs."""
@@ -225,6 +247,25 @@ class SqliteLedger:
 
 
 _connect = connect  # SqliteLedger has an argument of that name
+
+
+@dataclass(frozen=True, slots=True)
+class _Seal:
+    """What ``seal`` is to do about board *seq*."""
+
+    seq: int
+    message: Message
+    amended: Decision | None
+
+
+def _seal(db: sqlite3.Connection, wanted: _Seal, now_s: float) -> None:
+    if not db.execute("DELETE FROM unsealed WHERE seq = ?", (wanted.seq,)).rowcount:
+        return
+    row = db.execute("SELECT event_id, recorded_at FROM inspections WHERE seq = ?", (wanted.seq,)).fetchone()
+    owe(db, wanted.message, made_s=row[1], owed_s=now_s, seq=wanted.seq, event_id=row[0])
+    if wanted.amended is not None:
+        values = (wanted.amended.verdict.value, wanted.amended.reason, wanted.seq)
+        db.execute("UPDATE inspections SET verdict = ?, reason = ? WHERE seq = ?", values)
 
 
 def _find(db: sqlite3.Connection, event_id: str, ledger: str) -> Entry | None:

@@ -15,7 +15,7 @@ import structlog
 from station.decide import decide, unknown
 from station.digest import pixels_sha256
 from station.errors import DetectorError, GateError, GateLateError
-from station.events import GATE_FAILED, GATE_LATE, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of
+from station.events import GATE_FAILED, GATE_LATE, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of, late
 from station.trust import problem_of
 from station.types import (
     Answer,
@@ -107,6 +107,8 @@ class Known(Ledger, Protocol):
     """A ledger that can say what it knows of a board."""
 
     def recorded(self, event_id: str, /) -> Recorded | None: ...
+
+    def amend_late(self, event_id: str, why: str, /) -> None: ...
 
 
 def run_line(
@@ -249,7 +251,7 @@ def _too_late(inspection: Inspection, why: str) -> Inspection:
     decision = inspection.decision
     if decision.verdict is Verdict.UNKNOWN:
         return inspection
-    reason = f"late: {why}; it would have been {decision.verdict.value}: {decision.reason}"
+    reason = late(why, decision.verdict, decision.reason)
     return replace(inspection, decision=replace(decision, verdict=Verdict.UNKNOWN, reason=reason))
 
 
@@ -265,8 +267,8 @@ def seal(
 ) -> None:
     """Keeps the evidence, whole on disk before the event names it, and lets the event go."""
     aftermath = Aftermath(shown, evidence.keep(inspection))
-    late = inspection.decision if shown == GATE_LATE else None
-    ledger.seal(entry, event_of(inspection, entry, aftermath, station=station), amended=late)
+    amended = inspection.decision if shown == GATE_LATE else None
+    ledger.seal(entry, event_of(inspection, entry, aftermath, station=station), amended=amended)
     then.committed()
 
 
@@ -275,7 +277,7 @@ def settle_left_open(journal: LeftOpen, ledger: Known, choose: Callable[[Frame],
     Ends what a crash left of earlier triggers, before new ones come; returns how many got no answer.
 
     A board that is not on record was told nothing, and so rejected, or UNKNOWN when its time was over: it becomes
-    UNKNOWN. Raises LedgerError.
+    UNKNOWN; so does one that is on record, but for whose trigger the line was answered UNKNOWN. Raises LedgerError.
     """
     left = journal.left_open()
     for trigger, answered in left:
@@ -289,6 +291,8 @@ def settle_left_open(journal: LeftOpen, ledger: Known, choose: Callable[[Frame],
             inspection = inspect(frame, bench)
             after = Aftermath(GATE_UNKNOWN if answered is None else GATE_LATE, None)
             ledger.record(inspection, partial(event_of, inspection, aftermath=after, station=bench.station), owed=True)
+        elif answered == Verdict.UNKNOWN.value:
+            ledger.amend_late(trigger.id, "it was answered unknown, then the station went down")
         journal.unanswered(trigger.id)
         journal.recorded(trigger.id)
     if left:

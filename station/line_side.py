@@ -19,6 +19,7 @@ from station.gates.relay import LCUS, Relay, RelayGate
 from station.gates.serial import SerialGate, Texts, Times
 from station.gates.tower import Lamps, Tower
 from station.health import Health
+from station.journal_writer import JournalWriter
 from station.ledger import SqliteLedger
 from station.line_sections import (
     AskedTrigger,
@@ -54,7 +55,7 @@ from station.sources.serial_trigger import SerialTriggers, dialect_of
 from station.sources.triggered import TriggeredSource
 from station.trigger_journal import NAME, TriggerJournal, open_journal
 from station.triggers import Triggers
-from station.types import Beat, Frame, Gate, Source, Stop
+from station.types import Beat, Frame, Gate, Order, Source, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +212,15 @@ class _Side:
             self._health.begin(
                 "trigger_journal_damaged", f"the journal of the triggers was damaged and lies in {damaged}"
             )
+        writer = JournalWriter(journal, health=self._health, beat=self._moves)
+
+        def order(at_s: float) -> Order:
+            return camera.order(since_s=at_s, until_s=at_s + answer_s)
+
         answers = Answers(
             self.gate(),
             answer_s=answer_s,
-            journal=journal,
+            journal=writer,
             beat=self._moves,
             on_late=partial(self._metrics.missed, "late"),
         )
@@ -222,7 +228,9 @@ class _Side:
         triggers = Triggers(
             kind=wanted.kind,
             limit=wanted.queue,
-            journal=journal,
+            journal=writer,
+            order=order,
+            answer_s=answer_s,
             expect=answers.expect,
             code_for=no_code if scanner is None or by_serial else scanner.code_for,  # those ask at the trigger's byte
             on_arrived=self._metrics.triggered,
@@ -235,6 +243,7 @@ class _Side:
                 dialect_of(wanted.preset, wanted.pattern),
                 terminator=self._settings.serial.terminator,
                 arrived=triggers.arrived,
+                order=order,
                 beat=self._moves,
                 code_for=no_code if scanner is None else scanner.code_for,
             )
@@ -243,8 +252,9 @@ class _Side:
             scanner.listen(self._scanner_port())  # last: what is a trigger is no code
         if isinstance(wanted, ModbusTrigger):
             self._asked = triggers.arrived
-        self._loops = {**first, "answers": Loop(answers.run), **self._loops}
-        source = TriggeredSource(triggers, camera, answer_s=answer_s)
+        # The writer stops last: until then there is something to write.
+        self._loops = {**first, "answers": Loop(answers.run), **self._loops, "journal": Loop(writer.run)}
+        source = TriggeredSource(triggers, answer_s=answer_s)
         return self.built(source, where, gate=answers, triggers=triggers, journal=journal)
 
     def add_tower(self, look: Callable[[], Lamps]) -> None:

@@ -122,7 +122,7 @@ class ModbusUnit:
             if withheld is not None:
                 raise GateError(f"no PASS was shown: {withheld}")
             if self._times.ack_s:
-                self._wait_for_ack(result, now_s + self._times.ack_s)
+                self._wait_for_ack(result, min(now_s + self._times.ack_s, answer.until_s))
             elif now_s - self._seen_s > SILENT_S:
                 raise GateError(f"nobody reads the result: {_silent()}")
 

@@ -20,7 +20,7 @@ from station.types import Frame
 log = structlog.get_logger(__name__)
 
 KEY = "recipe"
-CHOICES = 64  # that are remembered, for triggers that wait: more than may wait
+KEEP_S = 600.0  # that a choice is remembered when it is over, for triggers that wait: no answer takes so long
 
 
 class Recipes:
@@ -51,7 +51,7 @@ class Recipes:
         if not isinstance(chosen, str) or chosen not in benches:
             log.warning("chosen recipe forgotten", recipe=str(chosen), reason="it is not configured any more")
             chosen = plain
-        self._choices = deque([(float("-inf"), chosen)], maxlen=CHOICES)  # since when, and which
+        self._choices = deque([(float("-inf"), chosen)])  # since when, and which
 
     @property
     def in_force(self) -> str:
@@ -79,8 +79,11 @@ class Recipes:
                 write_kept(self._kept, {KEY: name})
             except OSError as error:  # not for this hour only: the next start would judge by another one
                 raise CommandError(f"the choice cannot be kept on disk ({error.strerror}): the recipe stays") from None
-            before = self.in_force
-            self._choices.append((self._monotonic(), name))
+            before, now_s = self.in_force, self._monotonic()
+            if name != before:
+                self._choices.append((now_s, name))
+            while len(self._choices) > 1 and self._choices[1][0] < now_s - KEEP_S:
+                self._choices.popleft()
         if name != before:
             log.info("recipe changed", recipe=name, before=before)
             self._on_change(name)

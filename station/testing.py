@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Generator, Sequence
 from queue import SimpleQueue
 
-from station.errors import DetectorError, GateError
+from station.errors import CameraError, DetectorError, GateError
 from station.types import (
     Ack,
     Answer,
@@ -20,6 +20,7 @@ from station.types import (
     Message,
     ModelInfo,
     Owed,
+    Shot,
     Stop,
 )
 
@@ -81,6 +82,23 @@ class FakeGate:
 
     def safe(self, why: str) -> None:
         self.told.append(f"safe: {why}")
+
+
+class FakeOrder:
+    """A picture that was asked for and is there, or that there is none of (*trouble*)."""
+
+    def __init__(self, shot: Shot | None = None, *, trouble: str = "the camera is away") -> None:
+        self.cancelled = False
+        self._shot = shot
+        self._trouble = trouble
+
+    def shot(self) -> Shot:
+        if self._shot is None:
+            raise CameraError(self._trouble)
+        return self._shot
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 class FakeEvidence:

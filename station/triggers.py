@@ -13,8 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from station.errors import LedgerError
-from station.types import Answer, Trigger
+from station.types import Answer, Order, Trigger
 
 log = structlog.get_logger(__name__)
 
@@ -25,29 +24,40 @@ Reply = Callable[[Answer], None]
 
 
 class Journal(Protocol):
-    """What must be durable about a trigger. Raises LedgerError."""
+    """
+    What must be durable about a trigger (``journal_writer.JournalWriter``). Quick, and it raises nothing.
 
-    def arrived(self, trigger: Trigger, /) -> None: ...
+    What ``arrived`` returns is set once the trigger is on disk, or the disk has refused it.
+    """
+
+    def arrived(self, trigger: Trigger, /) -> threading.Event: ...
 
     def recorded(self, trigger_id: str, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A trigger in the queue; *missed* says why no picture will be taken for it, None: one will."""
+    """
+    A trigger in the queue, and its *picture*; None: none is taken for it, and *missed* says why.
+
+    Nothing may come of it before *written* is set, unless its time is over.
+    """
 
     trigger: Trigger
-    missed: str | None
+    written: threading.Event
+    picture: Order | None
+    missed: str | None = None
 
 
 class Triggers:
     """
     The queue between those who trigger (any thread) and the source that takes the pictures (the line's thread).
 
-    At most *limit* triggers wait for their picture; what comes beyond is queued all the same, in its order, and
-    answered UNKNOWN without one. *expect* hears of each trigger, with its reply, before anybody can answer it.
-    *code_for* gives the barcode that belongs to a trigger of that moment: asked once for each, though a serial that the
-    trigger itself brings is stronger.
+    At most *limit* triggers wait for their answer; what comes beyond is queued all the same, in its order, and answered
+    UNKNOWN without a picture. *order* asks the camera for the picture of a trigger of that moment, as soon as it is
+    known: when its turn comes, another board may lie there. *expect* hears of each trigger, with its reply, before
+    anybody can answer it; from then on its *answer_s* runs. *code_for* gives the barcode that belongs to a trigger of
+    that moment: asked once for each, though a serial that the trigger itself brings is stronger.
     """
 
     def __init__(
@@ -56,6 +66,8 @@ class Triggers:
         kind: str,
         limit: int,
         journal: Journal,
+        order: Callable[[float], Order],
+        answer_s: float,
         expect: Callable[[Trigger, Reply | None], None],
         code_for: Callable[[float], str | None] = lambda _at_s: None,
         on_arrived: Callable[[str | None], None] = lambda _missed: None,
@@ -66,6 +78,8 @@ class Triggers:
         self._kind = kind
         self._limit = limit
         self._journal = journal
+        self._order = order
+        self._answer_s = answer_s
         self._expect = expect
         self._code_for = code_for
         self._on_arrived = on_arrived
@@ -84,20 +98,25 @@ class Triggers:
         at_s: float | None = None,
         *,
         reply: Reply | None = None,
+        picture: Order | None = None,
     ) -> Trigger | None:
         """
-        Takes one trigger, which came at *at_s* (``time.monotonic``; None: now). Returns when it is on disk.
+        Takes one trigger, which came at *at_s* (``time.monotonic``; None: now). Returns when it is on disk, or when the
+        disk has not taken it in *answer_s*: then it is answered all the same, and only a crash could now forget it.
 
+        *picture*: what was ordered for it already, by who heard it earlier.
         None: so many wait that this can only be noise, or the station stops; it gets no answer, which is no PASS.
         """
         now_s = self._monotonic()
         at_s = now_s if at_s is None else at_s
+        picture = self._order(at_s) if picture is None else picture
         at = datetime.fromtimestamp(self._now().timestamp() - (now_s - at_s), timezone.utc)
         code = self._code_for(at_s)  # asked in any case: a code belongs to this board, or to none
         board_serial = code if board_serial is None else board_serial
         trigger = Trigger(str(uuid.uuid4()), self._kind, at, at_s, number, board_serial)
-        with self._changed:  # held over the commit: who came first is first on disk, in the queue and at the gate
+        with self._changed:  # who came first is first on disk, in the queue and at the gate
             if self._closed:
+                picture.cancel()
                 return None
             if len(self._queue) >= FLOOD:
                 self._flooded += 1
@@ -105,19 +124,19 @@ class Triggers:
                     self._flooded & (self._flooded - 1) == 0
                 ):  # the 1st, 2nd, 4th, 8th ...: a flood must not fill the log
                     log.error("triggers flooded", waiting=len(self._queue), refused=self._flooded)
+                picture.cancel()
                 return None
-            try:
-                self._journal.arrived(trigger)
-            except LedgerError as error:  # it is answered all the same; only a crash could now forget it
-                log.error("trigger not journalled", event_id=trigger.id, error=str(error))
             waiting = sum(one.missed is None for one in self._queue)
             missed = None
             if waiting > self._limit:  # one is under way, the others wait
                 missed = f"missed: {self._limit} triggers were waiting already ([trigger] queue)"
-            self._expect(trigger, reply)
-            self._queue.append(Asked(trigger, missed))
+                picture.cancel()
+            self._expect(trigger, reply)  # its time runs, whatever the disk does
+            written = self._journal.arrived(trigger)
+            self._queue.append(Asked(trigger, written, None if missed else picture, missed))
             self._changed.notify()
         self._on_arrived(missed)
+        written.wait(max(0.0, at_s + self._answer_s - self._monotonic()))
         return trigger
 
     def close(self) -> None:
@@ -138,7 +157,4 @@ class Triggers:
         with self._changed:
             if self._queue and self._queue[0].trigger.id == trigger.id:
                 self._queue.popleft()
-        try:
-            self._journal.recorded(trigger.id)
-        except LedgerError as error:  # the next start finds it in the ledger
-            log.error("trigger not journalled", event_id=trigger.id, error=str(error))
+        self._journal.recorded(trigger.id)

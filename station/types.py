@@ -83,12 +83,17 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the line is told of one board; *trigger* is None where nobody asked (a folder, a free-running camera)."""
+    """
+    What the line is told of one board; *trigger* is None where nobody asked (a folder, a free-running camera).
+
+    *until_s* (``time.monotonic``): no acknowledgement is waited for any longer, since the next answer is due then.
+    """
 
     event_id: str
     verdict: Verdict
     reason: str
     trigger: Trigger | None = None
+    until_s: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +314,27 @@ class Camera(Protocol):
 
     ``shot`` waits for the newest picture that began at *since_s* (``time.monotonic``) or later and whose number is
     above *after*, at most *within_s*. Raises CameraError at once when the camera is away, or when none came in time.
+
+    ``order`` asks for the first picture that begins at *since_s* or later, and does not wait: it is kept for who asked,
+    whenever they come for it, and is nobody else's. None that comes after *until_s* is.
     """
 
     def shot(self, *, since_s: float, after: int = 0, within_s: float) -> Shot: ...
+
+    def order(self, *, since_s: float, until_s: float) -> Order: ...
+
+
+class Order(Protocol):
+    """
+    A picture that was asked for.
+
+    ``shot`` waits for it, and gives the same one each time. Raises CameraError when the camera is away or was in
+    between, and when none came in time. ``cancel``: nobody will come for it.
+    """
+
+    def shot(self) -> Shot: ...
+
+    def cancel(self) -> None: ...
 
 
 class Port(Protocol):

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import pytest
 
 from station.answers import Answers
-from station.errors import GateError, GateLateError, LedgerError
+from station.errors import GateError, GateLateError
 from station.testing import FakeGate
 from station.types import Answer, Trigger, Verdict
 from tests.waiting import until
@@ -28,23 +28,20 @@ class Clock:
 
 
 class Books:
-    def __init__(self, *, broken: bool = False) -> None:
+    def __init__(self) -> None:
         self.answers: list[tuple[str, Verdict]] = []
-        self.broken = broken
 
     def answered(self, trigger_id: str, verdict: Verdict) -> None:
-        if self.broken:
-            raise LedgerError("disk full")
         self.answers.append((trigger_id, verdict))
 
 
 class Desk:
     """Answers with a gate that remembers, at a clock that the test moves."""
 
-    def __init__(self, gate: FakeGate | None = None, *, books: Books | None = None) -> None:
+    def __init__(self, gate: FakeGate | None = None) -> None:
         self.clock = Clock()
         self.gate = gate or FakeGate()
-        self.books = books or Books()
+        self.books = Books()
         self.late = 0
         self.replies: list[Answer] = []
         self.answers = Answers(
@@ -157,9 +154,14 @@ def test_a_gate_in_trouble_is_told_to_the_line_and_the_reply_still_goes_out() ->
     trigger = desk.expect(1)
     with pytest.raises(GateError, match="did not acknowledge"):
         desk.answers.show(judged(trigger))
-    assert [one.verdict for one in desk.replies] == [Verdict.PASS]
+    (replied,) = desk.replies
+    assert replied.verdict is Verdict.UNKNOWN, "what the gate may not say, nobody else may"
+    assert "did not acknowledge" in replied.reason
     with pytest.raises(GateLateError):
         desk.answers.show(judged(trigger))  # one answer, also when it may not have arrived
+    with pytest.raises(GateError):
+        desk.answers.show(judged(desk.expect(2), Verdict.FAIL))
+    assert desk.replies[1].verdict is Verdict.FAIL
 
 
 def test_a_gate_in_trouble_does_not_end_the_loop_that_keeps_the_deadlines() -> None:
@@ -175,10 +177,14 @@ def test_a_gate_in_trouble_does_not_end_the_loop_that_keeps_the_deadlines() -> N
     assert desk.told() == [("id-2", Verdict.UNKNOWN)]
 
 
-def test_books_that_cannot_be_written_do_not_keep_the_answer_back() -> None:
-    desk = Desk(books=Books(broken=True))
-    desk.answers.show(judged(desk.expect(1)))
-    assert desk.told() == [("id-1", Verdict.PASS)]
+def test_an_acknowledgement_is_waited_for_until_the_next_answer_is_due() -> None:
+    desk = Desk()
+    first = desk.expect(1)
+    desk.clock.now_s += 0.2
+    second = desk.expect(2)
+    desk.answers.show(judged(first))
+    desk.answers.show(judged(second))
+    assert [one.until_s for one in desk.gate.shown] == [1000.0 + 0.2 + ANSWER_S, float("inf")]
 
 
 def test_a_board_that_nobody_asked_for_goes_to_the_gate_as_it_is() -> None:

@@ -313,14 +313,28 @@ def test_a_failed_commit_records_nothing_and_the_next_one_works(
         assert len(owed_events(path)) == 2
 
 
-def test_a_failed_seal_leaves_what_was_recorded_to_be_owed(path: Path, failing: Callable[[str, str], None]) -> None:
+def test_a_failed_seal_is_made_up_for_with_the_next_board(path: Path, failing: Callable[[str, str], None]) -> None:
+    late = Decision(Verdict.UNKNOWN, "late: it would have been pass")
+    with closing(open_ledger(path).ledger) as ledger:
+        _, entry = record(ledger, owed=False)
+        failing("COMMIT", "disk I/O error")
+        with pytest.raises(LedgerError):
+            ledger.seal(entry, Message("inspection/unknown", b'{"event_id": "sealed"}'), amended=late)
+        following, _ = record(ledger)
+    assert [event["event_id"] for event in owed_events(path)] == ["sealed", following]
+    assert look(path, "SELECT verdict, reason FROM inspections WHERE seq = 1") == [("unknown", late.reason)]
+
+
+def test_a_failed_seal_leaves_what_was_recorded_to_the_next_start(
+    path: Path, failing: Callable[[str, str], None]
+) -> None:
     with closing(open_ledger(path).ledger) as ledger:
         event_id, entry = record(ledger, owed=False)
         failing("COMMIT", "disk I/O error")
         with pytest.raises(LedgerError):
-            ledger.seal(entry, Message("inspection/pass", b'"sealed"'))
-        following, _ = record(ledger)
-    assert [event["event_id"] for event in owed_events(path)] == [event_id, following]
+            ledger.seal(entry, Message("inspection/pass", b'{"event_id": "sealed"}'))
+    open_ledger(path).ledger.close()
+    assert [event["event_id"] for event in owed_events(path)] == [event_id]
 
 
 def test_a_notice_that_the_disk_refuses_raises_nothing(path: Path, failing: Callable[[str, str], None]) -> None:
@@ -478,6 +492,24 @@ def test_a_board_amended_at_its_seal_is_on_record_as_the_line_was_answered(path:
     assert look(path, "SELECT verdict, reason FROM inspections") == [("unknown", "late: it would have been pass")]
     ledger.seal(entry, Message("inspection/pass", b"{}"), amended=Decision(Verdict.PASS, "no defect found"))
     assert look(path, "SELECT verdict FROM inspections") == [("unknown",)], "what was sealed stands"
+
+
+def test_a_crash_before_the_seal_leaves_the_board_as_the_line_was_answered(path: Path) -> None:
+    with closing(open_ledger(path).ledger) as ledger:
+        inspection = board()
+        ledger.record(inspection, message_of(inspection), owed=False)
+    with closing(open_ledger(path).ledger) as ledger:
+        for _ in range(2):
+            ledger.amend_late(inspection.frame.id, "it was answered unknown, then the station went down")
+        ledger.amend_late("nobody", "it was answered unknown")
+    ((verdict, reason),) = look(path, "SELECT verdict, reason FROM inspections")
+    ((topic, payload),) = look(path, "SELECT topic, payload FROM outbox")
+    event = json.loads(payload)
+    assert verdict == event["verdict"] == "unknown"
+    assert topic == "inspection/unknown"
+    assert event["gate"] == "late"
+    assert reason == event["reason"]
+    assert reason.startswith("late: it was answered unknown, then the station went down; it would have been ")
 
 
 def test_the_boards_of_a_day_are_counted_from_its_first_one_on(path: Path) -> None:

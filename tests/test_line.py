@@ -272,10 +272,11 @@ class Left:
     def __init__(self) -> None:
         moment = datetime(2026, 11, 23, 10, tzinfo=timezone.utc)
         self.triggers = [Trigger(f"id-{number}", "serial", moment, float("-inf"), number) for number in (1, 2, 3)]
+        self.answered: tuple[str | None, ...] = (None, None, "unknown")
         self.marks: list[tuple[str, str]] = []
 
     def left_open(self) -> list[tuple[Trigger, str | None]]:
-        return list(zip(self.triggers, (None, None, "unknown"), strict=True))
+        return list(zip(self.triggers, self.answered, strict=True))
 
     def unanswered(self, trigger_id: str) -> None:
         self.marks.append(("unanswered", trigger_id))
@@ -285,8 +286,16 @@ class Left:
 
 
 class KnowingLedger(FakeLedger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: list[str] = []
+
     def recorded(self, event_id: str) -> Recorded | None:
         return Recorded(None) if event_id == "id-1" else None
+
+    def amend_late(self, event_id: str, why: str) -> None:
+        assert "answered unknown" in why
+        self.late.append(event_id)
 
 
 def test_a_trigger_that_a_crash_left_open_becomes_a_board_that_is_unknown() -> None:
@@ -300,6 +309,15 @@ def test_a_trigger_that_a_crash_left_open_becomes_a_board_that_is_unknown() -> N
     assert json.loads(late.payload)["gate"] == "late"
     assert json.loads(late.payload)["reason"].startswith("late: it was answered unknown")
     assert left.marks == [(mark, f"id-{number}") for number in (1, 2, 3) for mark in ("unanswered", "recorded")]
+    assert ledger.late == []
+
+
+def test_a_board_on_record_whose_line_was_answered_unknown_becomes_unknown() -> None:
+    left, ledger = Left(), KnowingLedger()
+    left.triggers = left.triggers[:1]
+    left.answered = ("unknown",)
+    settle_left_open(left, ledger, lambda _frame: bench())
+    assert (ledger.late, ledger.commits) == (["id-1"], [])
 
 
 @pytest.mark.parametrize(

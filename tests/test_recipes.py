@@ -12,7 +12,7 @@ import pytest
 from station.errors import CommandError
 from station.kept_file import read_kept, write_kept
 from station.line import Bench
-from station.recipes import Recipes
+from station.recipes import KEEP_S, Recipes
 from station.testing import FakeDetector
 from station.types import Frame, Recipe, Trigger
 
@@ -79,6 +79,20 @@ def test_a_board_that_waits_is_judged_by_the_recipe_of_its_trigger_and_not_by_on
         "b",
     ]
     assert chosen(of, None) == "b"
+    for _ in range(200):
+        of.use("b")
+    now_s = 30.0
+    of.use("a")
+    assert judged(21.0) == "b", "a command that is repeated takes nothing from those who wait"
+
+
+def test_what_was_in_force_is_forgotten_when_nobody_can_wait_for_it_any_more(tmp_path: Path) -> None:
+    now_s = 10.0
+    of = recipes(tmp_path, monotonic=lambda: now_s)
+    for number in range(100):
+        now_s += KEEP_S / 4
+        of.use("ab"[number % 2])
+    assert len(of._choices) <= 6  # what is kept is nobody's affair, but how much
 
 
 def test_an_unknown_recipe_is_refused_and_changes_nothing(tmp_path: Path) -> None:

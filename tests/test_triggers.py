@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from station import triggers
-from station.errors import LedgerError
+from station.health import Health
+from station.journal_writer import JournalWriter
+from station.testing import FakeOrder
 from station.trigger_journal import TriggerJournal
 from station.triggers import Reply, Triggers
 from station.types import Trigger
@@ -19,24 +21,22 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 
 
 class Memory:
-    """A journal in memory; *broken*: the disk does not take anything."""
+    """A journal in memory; *hangs*: the disk takes its time, more than a trigger has."""
 
-    def __init__(self, *, broken: bool = False) -> None:
-        self.broken = broken
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.hangs = hangs
         self.seen: list[str] = []
         self.done: list[str] = []
 
-    def arrived(self, trigger: Trigger) -> None:
-        self._commit()
-        self.seen.append(trigger.id)
+    def arrived(self, trigger: Trigger) -> threading.Event:
+        written = threading.Event()
+        if not self.hangs:
+            self.seen.append(trigger.id)
+            written.set()
+        return written
 
     def recorded(self, trigger_id: str) -> None:
-        self._commit()
         self.done.append(trigger_id)
-
-    def _commit(self) -> None:
-        if self.broken:
-            raise LedgerError("disk full")
 
 
 class Asking:
@@ -46,16 +46,23 @@ class Asking:
         self.journal = journal or Memory()
         self.expected: list[tuple[Trigger, Reply | None]] = []
         self.missed: list[str | None] = []
+        self.ordered: list[tuple[float, FakeOrder]] = []
         self.queue = Triggers(
             kind="serial",
             limit=limit,
             journal=self.journal,
+            order=self._order,
+            answer_s=0.5,
             expect=lambda trigger, reply: self.expected.append((trigger, reply)),
             code_for=lambda at_s: (codes or {}).pop(at_s, None),
             on_arrived=self.missed.append,
             monotonic=lambda: 100.0,
             now=lambda: NOON,
         )
+
+    def _order(self, at_s: float) -> FakeOrder:
+        self.ordered.append((at_s, FakeOrder()))
+        return self.ordered[-1][1]
 
 
 def test_a_trigger_is_on_disk_and_its_answer_expected_when_it_has_been_taken() -> None:
@@ -119,12 +126,40 @@ def test_missed_ones_do_not_fill_the_queue_for_those_that_follow() -> None:
 
 
 def test_a_disk_that_takes_nothing_leaves_the_trigger_with_its_answer() -> None:
-    asking = Asking(journal=Memory(broken=True))
-    trigger = asking.queue.arrived(1)
+    asking = Asking(journal=Memory(hangs=True))
+    trigger = asking.queue.arrived(1, at_s=99.5)  # half a second ago: its time is over
     assert trigger is not None
     assert len(asking.expected) == 1
+    asked = asking.queue.next(within_s=0)
+    assert asked is not None
+    assert not asked.written.is_set()
     asking.queue.recorded(trigger)
     assert asking.queue.next(within_s=0) is None
+
+
+def test_the_picture_is_ordered_at_once_and_not_when_the_triggers_turn_comes() -> None:
+    asking = Asking(limit=1)
+    mine = FakeOrder()
+    asking.queue.arrived(1, at_s=99.0)
+    asking.queue.arrived(2, at_s=99.5, picture=mine)  # ordered by who heard it
+    asking.queue.arrived(3, at_s=99.8)
+    assert [at_s for at_s, _ in asking.ordered] == [99.0, 99.8]
+    found = []
+    while (asked := asking.queue.next(within_s=0)) is not None:
+        found.append(asked.picture)
+        asking.queue.recorded(asked.trigger)
+    assert found == [asking.ordered[0][1], mine, None]
+    assert [one.cancelled for _, one in asking.ordered] == [False, True], "what is missed takes no picture from others"
+
+
+def test_what_is_not_taken_gives_its_picture_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "FLOOD", 1)
+    asking = Asking()
+    asking.queue.arrived(1)
+    asking.queue.arrived(2)
+    asking.queue.close()
+    asking.queue.arrived(3)
+    assert [one.cancelled for _, one in asking.ordered] == [False, True, True]
 
 
 def test_a_flood_is_cut_off_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +193,13 @@ def test_who_waits_for_a_trigger_is_woken_by_it() -> None:
 
 def test_threads_that_trigger_at_once_are_journalled_in_the_order_of_the_queue(tmp_path: Path) -> None:
     journal = TriggerJournal(tmp_path / "triggers.db")
-    queue = Triggers(kind="http", limit=1000, journal=journal, expect=lambda *_: None)
+    writer, stop = JournalWriter(journal, health=Health(), beat=lambda _: None), threading.Event()
+    queue = Triggers(
+        kind="http", limit=1000, journal=writer, order=lambda _: FakeOrder(), answer_s=60, expect=lambda *_: None
+    )
     threads = [threading.Thread(target=lambda: [queue.arrived() for _ in range(25)]) for _ in range(4)]
-    for thread in threads:
+    loop = threading.Thread(target=writer.run, args=(stop,))
+    for thread in (loop, *threads):
         thread.start()
     for thread in threads:
         thread.join(60)
@@ -169,6 +208,9 @@ def test_threads_that_trigger_at_once_are_journalled_in_the_order_of_the_queue(t
     while (asked := queue.next(within_s=0)) is not None:
         in_queue.append(asked.trigger.id)
         queue.recorded(asked.trigger)
+    stop.set()
+    loop.join(60)
+    assert journal.books(since_s=0).recorded == 100, "what waits at a stop is written too"
     journal.close()
     assert in_queue == on_disk
     assert len(in_queue) == 100

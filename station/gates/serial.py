@@ -104,11 +104,13 @@ class SerialGate:
                 self._changed.notify_all()
             if expected is None:
                 return
-            deadline_s = self._monotonic() + self._times.ack_s
+            said_s = self._monotonic()
+            deadline_s = min(said_s + self._times.ack_s, answer.until_s)
             while expected not in self._acked:
                 left_s = deadline_s - self._monotonic()
                 if left_s <= 0:
-                    raise GateError(f'the PLC did not say "{expected}" within {self._times.ack_s * 1e3:g} ms')
+                    within_ms = max(0.0, deadline_s - said_s) * 1e3
+                    raise GateError(f'the PLC did not say "{expected}" within {within_ms:.0f} ms')
                 self._changed.wait(left_s)
 
     def busy(self, busy: bool) -> None:

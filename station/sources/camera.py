@@ -73,6 +73,36 @@ class _Newest:
     wall_s: float
 
 
+class _Order:
+    """Implements ``types.Order``; all of it belongs to *changed*, which the camera holds when it serves."""
+
+    def __init__(
+        self, since_s: float, until_s: float, changed: threading.Condition, monotonic: Callable[[], float]
+    ) -> None:
+        self.since_s = since_s
+        self.until_s = until_s
+        self.served: Shot | None = None
+        self.trouble: str | None = None
+        self.cancelled = False
+        self._changed = changed
+        self._monotonic = monotonic
+
+    def shot(self) -> Shot:
+        with self._changed:
+            while self.served is None:
+                if self.trouble is not None:
+                    raise CameraError(self.trouble)
+                left_s = self.until_s - self._monotonic()
+                if left_s <= 0:
+                    raise CameraError(f"the camera took no picture within {(self.until_s - self.since_s) * 1e3:.0f} ms")
+                self._changed.wait(left_s)
+            return self.served
+
+    def cancel(self) -> None:
+        with self._changed:
+            self.cancelled = True
+
+
 class Camera:
     """
     Implements ``types.Camera``; ``run`` is the loop that a Worker supervises as ``camera``.
@@ -100,6 +130,8 @@ class Camera:
         self._pixels: memoryview | None = None
         self._shape = (0, 0)
         self._earlier = 0  # pictures of earlier openings: numbers only rise
+        self._orders: deque[_Order] = deque()  # in the order in which they came: each gets a picture of its own
+        self._ordered = 0  # the last picture that an order got
         self._said: deque[str] = deque(maxlen=5)
         health.cannot("camera", self._trouble)  # whoever asks before the loop has begun hears it too
 
@@ -111,14 +143,22 @@ class Camera:
                     raise CameraError(self._trouble)
                 newest = self._newest
                 if newest is not None and newest.began_s >= since_s and newest.number > after:
-                    image = self._copy(newest)
-                    if image is not None:
-                        taken_at = datetime.fromtimestamp(newest.wall_s, timezone.utc)
-                        return Shot(image, newest.number, newest.began_s, newest.arrived_s, taken_at)
+                    shot = self._shot_of(newest)
+                    if shot is not None:
+                        return shot
                 left_s = deadline_s - self._monotonic()
                 if left_s <= 0:
                     raise CameraError(f"the camera took no picture within {within_s * 1e3:.0f} ms")
                 self._changed.wait(left_s)
+
+    def order(self, *, since_s: float, until_s: float) -> _Order:
+        order = _Order(since_s, until_s, self._changed, self._monotonic)
+        with self._changed:
+            order.trouble = self._trouble
+            if order.trouble is None:
+                self._orders.append(order)
+                self._serve()
+        return order
 
     def run(self, stop: Stop) -> None:
         """Opens the camera and watches it, until *stop*. Raises CameraError when it is away, hung or frozen."""
@@ -212,6 +252,7 @@ class Camera:
         with self._changed:
             first, self._trouble = self._trouble is not None, None
             self._newest = newest
+            self._serve()
             self._changed.notify_all()
         if first:
             log.info("camera open", device=self._options.shown, width=self._shape[1], height=self._shape[0])
@@ -219,6 +260,24 @@ class Camera:
             self._health.cannot("camera", None)
             self._worked()
         return True
+
+    def _serve(self) -> None:
+        """Gives the newest picture to the first who asked for one like it. Within the lock."""
+        now_s, newest = self._monotonic(), self._newest
+        while self._orders and (self._orders[0].cancelled or self._orders[0].until_s <= now_s):
+            self._orders.popleft()
+        if newest is None or not self._orders or newest.number <= self._ordered:
+            return
+        if newest.began_s >= self._orders[0].since_s and (shot := self._shot_of(newest)) is not None:
+            self._orders.popleft().served = shot
+            self._ordered = newest.number
+
+    def _shot_of(self, newest: _Newest) -> Shot | None:
+        image = self._copy(newest)
+        if image is None:
+            return None
+        taken_at = datetime.fromtimestamp(newest.wall_s, timezone.utc)
+        return Shot(image, newest.number, newest.began_s, newest.arrived_s, taken_at)
 
     def _copy(self, newest: _Newest) -> Image | None:
         """Its pixels, or None if the child has begun to write over them: then there is a newer one."""
@@ -237,6 +296,9 @@ class Camera:
             if self._newest is not None:
                 self._earlier = self._newest.number
             self._trouble, self._newest, self._pixels = trouble, None, None
+            for order in self._orders:
+                order.trouble = trouble
+            self._orders.clear()
             self._changed.notify_all()
         self._health.cannot("camera", trouble)
 

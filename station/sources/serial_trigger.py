@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from station.errors import GateError
-from station.types import Beat, Port, Stop
+from station.types import Beat, Order, Port, Stop
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,9 @@ DIALECTS = {
 class Arrived(Protocol):
     """Takes a trigger (``triggers.Triggers.arrived``); None: it was not taken."""
 
-    def __call__(self, number: int | None, board_serial: str | None, at_s: float, /) -> object | None: ...
+    def __call__(
+        self, number: int | None, board_serial: str | None, at_s: float, /, *, picture: Order
+    ) -> object | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class _Heard:
     number: int | None
     board_serial: str | None
     at_s: float
+    picture: Order
 
 
 class SerialTriggers:
@@ -60,8 +63,8 @@ class SerialTriggers:
     Hears triggers on *port* and takes them in the loop ``run``. *code_for* gives the barcode that belongs to a trigger
     of that moment, if there is one; a serial in the trigger's own line comes before it.
 
-    When a trigger came, and with which code, is settled as soon as it is heard: taking it waits for the disk, and
-    meanwhile the next board and its code come.
+    When a trigger came, with which code and of which board its picture is, is settled as soon as it is heard: *order*
+    asks the camera. Taking it waits for the disk, and meanwhile the next board and its code come.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class SerialTriggers:
         *,
         terminator: str,
         arrived: Arrived,
+        order: Callable[[float], Order],
         beat: Beat,
         code_for: Callable[[float], str | None] = lambda _at_s: None,
     ) -> None:
@@ -78,6 +82,7 @@ class SerialTriggers:
         self._dialect = dialect
         self._terminator = terminator
         self._arrived = arrived
+        self._order = order
         self._beat = beat
         self._code_for = code_for
         self._heard: Queue[_Heard] = Queue(WAITING)
@@ -100,14 +105,17 @@ class SerialTriggers:
         if number is not None and not (number.isascii() and number.isdigit() and len(number) <= 18):
             return False  # a pattern of the user's own may let more through
         code = self._code_for(at_s)  # asked in any case: a code belongs to this board, or to none
+        picture = self._order(at_s)
+        heard = _Heard(text, int(number) if number else None, found.get("serial") or code, at_s, picture)
         try:
-            self._heard.put_nowait(_Heard(text, int(number) if number else None, found.get("serial") or code, at_s))
+            self._heard.put_nowait(heard)
         except Full:
+            picture.cancel()
             return False  # noise, which the port counts
         return True
 
     def _take(self, heard: _Heard) -> None:
-        taken = self._arrived(heard.number, heard.board_serial, heard.at_s) is not None
+        taken = self._arrived(heard.number, heard.board_serial, heard.at_s, picture=heard.picture) is not None
         answer = self._dialect.taken if taken else self._dialect.refused
         if answer:
             try:

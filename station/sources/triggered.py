@@ -9,7 +9,7 @@ from typing import Protocol
 from station.errors import CameraError
 from station.sources.free import frame_of
 from station.triggers import Asked
-from station.types import Camera, Frame, Stop, Trigger
+from station.types import Frame, Stop, Trigger
 
 _IDLE_S = 0.25
 
@@ -24,20 +24,16 @@ class Queue(Protocol):
 
 class TriggeredSource:
     """
-    A Source that answers each trigger with a picture of *camera* of its own; the trigger's id is the board's event id.
+    A Source that answers each trigger with its own picture; the trigger's id is the board's event id.
 
     A trigger that gets no picture in its *answer_s* is a Frame all the same, with the problem: every trigger becomes
     one board. It leaves the queue when the line asks for the next one: a line that fails in between finds it again.
     """
 
-    def __init__(
-        self, queue: Queue, camera: Camera, *, answer_s: float, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, queue: Queue, *, answer_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._queue = queue
-        self._camera = camera
         self._answer_s = answer_s
         self._monotonic = monotonic
-        self._last = 0  # the last picture that was taken for a board: it is no other's
 
     def frames(self, stop: Stop) -> Generator[Frame | None, None, None]:
         while not stop.is_set():
@@ -50,18 +46,19 @@ class TriggeredSource:
 
     def _frame(self, asked: Asked) -> Frame:
         trigger = asked.trigger
-        left_s = trigger.at_s + self._answer_s - self._monotonic()
-        problem = asked.missed
-        if problem is None and left_s <= 0:
-            problem = f"late: no result within {self._answer_s * 1e3:g} ms ([trigger] answer_ms)"
-        if problem is not None:
-            return _without(trigger, problem)
+        asked.written.wait(max(0.0, self._left_s(trigger)))
+        if asked.picture is None:
+            return _without(trigger, asked.missed or "no picture was taken")
+        if self._left_s(trigger) <= 0:
+            asked.picture.cancel()
+            return _without(trigger, f"late: no result within {self._answer_s * 1e3:g} ms ([trigger] answer_ms)")
         try:
-            shot = self._camera.shot(since_s=trigger.at_s, after=self._last, within_s=left_s)
+            return frame_of(asked.picture.shot(), trigger)
         except CameraError as error:
             return _without(trigger, f"no picture: {error}")
-        self._last = shot.number
-        return frame_of(shot, trigger)
+
+    def _left_s(self, trigger: Trigger) -> float:
+        return trigger.at_s + self._answer_s - self._monotonic()
 
 
 def _without(trigger: Trigger, problem: str) -> Frame:

@@ -21,6 +21,8 @@ from station.health import Health
 from station.remote import Command, Commands
 from station.sources.scanner import Scanner
 from station.sources.serial_trigger import DIALECTS, SerialTriggers
+from station.testing import FakeOrder
+from station.types import Order
 from tests.ports import FakePort
 
 OFTEN = settings(
@@ -103,14 +105,21 @@ def test_no_noise_on_a_serial_line_does_more_than_trigger(noise: list[bytes], pr
     port, taken = FakePort(), list[tuple[int | None, str | None]]()
     scanner = Scanner(pattern=re.compile(".+"), no_read=("NOREAD",), window_s=2.0, required=True, health=Health())
 
-    def arrived(number: int | None, board_serial: str | None, _at_s: float) -> object:
+    def arrived(number: int | None, board_serial: str | None, _at_s: float, *, picture: Order) -> object:
+        assert isinstance(picture, FakeOrder)
         taken.append((number, board_serial))
         return object()
 
     over = threading.Event()
     over.set()
     triggers = SerialTriggers(
-        port, DIALECTS[preset], terminator="\r", arrived=arrived, beat=lambda _loop: None, code_for=scanner.code_for
+        port,
+        DIALECTS[preset],
+        terminator="\r",
+        arrived=arrived,
+        order=lambda _at_s: FakeOrder(),
+        beat=lambda _loop: None,
+        code_for=scanner.code_for,
     )
     scanner.listen(port)
     for at_s, line in enumerate(noise):

@@ -21,7 +21,7 @@ from station.health import Health
 from station.sources.camera import Camera, CameraOptions
 from station.sources.camera_child import Freshness, Slots
 from station.supervise import Worker
-from station.types import Shot
+from station.types import Order, Shot
 from tests.mjpeg_server import MjpegServer
 from tests.mosquitto import free_port
 from tests.waiting import until
@@ -69,6 +69,10 @@ class Watching:
             assert shot.began_s >= asked_s
             assert shot.image.shape == shape
             last = shot.number
+
+    def order(self, since_s: float | None = None) -> Order:
+        since_s = time.monotonic() if since_s is None else since_s
+        return self.camera.order(since_s=since_s, until_s=time.monotonic() + 30)
 
     def trouble(self) -> str:
         try:
@@ -121,6 +125,47 @@ def test_the_newest_picture_is_given_and_what_was_skipped_shows_in_its_number(se
         until(lambda: server.sent > first.number + 5)
         later = watching.shot(after=first.number)
     assert later.number > first.number + 3
+
+
+def test_an_order_gets_the_first_picture_after_it_whenever_it_is_fetched(server: MjpegServer) -> None:
+    with Watching(server.url) as watching:
+        watching.shot()
+        asked_s = time.monotonic()
+        orders = [watching.order() for _ in range(3)]
+        until(lambda: server.sent > 5)
+        first_after = watching.shot().number
+        until(lambda since=server.sent: server.sent > since + 10)  # type: ignore[misc]  # bound at once
+        shots = [order.shot() for order in orders]
+    assert all(shot.began_s >= asked_s for shot in shots)
+    numbers = [shot.number for shot in shots]
+    assert numbers == sorted(set(numbers)), "each has a picture of its own, in the order of the orders"
+    assert shots[0].number <= first_after, "and not the newest one when it is fetched"
+    assert orders[0].shot() is shots[0]
+
+
+def test_an_order_that_was_cancelled_or_is_over_takes_no_picture_from_the_next(server: MjpegServer) -> None:
+    with Watching(server.url) as watching:
+        watching.shot()
+        over = watching.camera.order(since_s=time.monotonic(), until_s=time.monotonic())
+        with pytest.raises(CameraError, match="took no picture within 0 ms"):
+            over.shot()
+        later_s = time.monotonic() + 0.2  # none that is there already
+        gone, wanted = watching.order(later_s), watching.order(later_s)
+        gone.cancel()
+        number = wanted.shot().number
+        assert watching.shot(after=number).number > number
+        assert watching.camera._ordered == number  # no other order has taken one
+
+
+def test_an_order_hears_at_once_when_the_camera_goes_away_or_is_away(server: MjpegServer) -> None:
+    with Watching(server.url, stalled_s=0.5) as watching:
+        watching.shot()
+        server.mood = "stall"
+        waiting = watching.order(since_s=time.monotonic() + 0.2)
+        with pytest.raises(CameraError, match=r"no picture for 0\.5 s"):
+            waiting.shot()
+        with pytest.raises(CameraError):
+            watching.order().shot()
 
 
 def test_a_picture_that_was_there_before_is_never_given(server: MjpegServer) -> None:

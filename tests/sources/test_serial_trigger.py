@@ -11,6 +11,8 @@ import pytest
 from station.health import Health
 from station.sources.scanner import FAULT, Scanner
 from station.sources.serial_trigger import WAITING, SerialTriggers, dialect_of
+from station.testing import FakeOrder
+from station.types import Order
 from tests.ports import FakePort
 
 
@@ -20,6 +22,7 @@ class Desk:
     def __init__(self, preset: str = "plain", pattern: str = "", *, codes: Any = None) -> None:
         self.port = FakePort()
         self.taken: list[tuple[int | None, str | None, float]] = []
+        self.ordered: list[tuple[float, FakeOrder]] = []
         self.flooded = False
         extra = {} if codes is None else {"code_for": codes}
         self.triggers = SerialTriggers(
@@ -27,6 +30,7 @@ class Desk:
             dialect_of(preset, pattern),
             terminator="\r",
             arrived=self._arrived,
+            order=self._order,
             beat=lambda _loop: None,
             **extra,
         )
@@ -42,7 +46,12 @@ class Desk:
         over.set()
         self.triggers.run(over)
 
-    def _arrived(self, number: int | None, board_serial: str | None, at_s: float) -> object | None:
+    def _order(self, at_s: float) -> FakeOrder:
+        self.ordered.append((at_s, FakeOrder()))
+        return self.ordered[-1][1]
+
+    def _arrived(self, number: int | None, board_serial: str | None, at_s: float, *, picture: Order) -> object | None:
+        assert (at_s, picture) in self.ordered
         if self.flooded:
             return None
         self.taken.append((number, board_serial, at_s))

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from station.errors import CameraError
 from station.sources.triggered import TriggeredSource
+from station.testing import FakeOrder
 from station.triggers import Triggers
 from station.types import Frame, Shot, Trigger
 
@@ -18,43 +18,44 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 PICTURE = np.full((48, 64, 3), 7, np.uint8)
 
 
-class Nothing:
-    def arrived(self, trigger: Trigger) -> None: ...
+class Journal:
+    """*hangs*: the disk takes nothing."""
+
+    hangs = False
+
+    def arrived(self, trigger: Trigger) -> threading.Event:
+        written = threading.Event()
+        if not self.hangs:
+            written.set()
+        return written
 
     def recorded(self, trigger_id: str) -> None: ...
 
 
-class StillCamera:
-    """Takes the same picture whenever it is asked; *trouble* is what it raises instead."""
-
-    def __init__(self) -> None:
-        self.trouble: str | None = None
-        self.asked: list[tuple[float, float]] = []
-        self.after: list[int] = []
-
-    def shot(self, *, since_s: float, after: int = 0, within_s: float) -> Shot:
-        self.asked.append((since_s, within_s))
-        self.after.append(after)
-        if self.trouble is not None:
-            raise CameraError(self.trouble)
-        return Shot(PICTURE, after + 1, since_s, since_s + 0.03, NOW)
-
-
 class Line:
-    """A source of triggered pictures, and the clock that it goes by."""
+    """A source of triggered pictures, and the clock that it goes by; *orders* is what the camera was asked for."""
 
-    def __init__(self, *, limit: int = 4) -> None:
+    def __init__(self, *, limit: int = 4, trouble: str | None = None) -> None:
         self.now_s = 100.0
-        self.camera = StillCamera()
+        self.orders: list[FakeOrder] = []
+        self.journal = Journal()
+        self.trouble = trouble
         self.queue = Triggers(
             kind="serial",
             limit=limit,
-            journal=Nothing(),
+            journal=self.journal,
+            order=self._order,
+            answer_s=0.5,
             expect=lambda *_: None,
             monotonic=lambda: self.now_s,
             now=lambda: NOW,
         )
-        self.source = TriggeredSource(self.queue, self.camera, answer_s=0.5, monotonic=lambda: self.now_s)
+        self.source = TriggeredSource(self.queue, answer_s=0.5, monotonic=lambda: self.now_s)
+
+    def _order(self, at_s: float) -> FakeOrder:
+        shot = Shot(PICTURE, len(self.orders) + 1, at_s, at_s + 0.03, NOW)
+        self.orders.append(FakeOrder(shot) if self.trouble is None else FakeOrder(trouble=self.trouble))
+        return self.orders[-1]
 
     @contextmanager
     def frames(self) -> Iterator[Iterator[Frame]]:
@@ -63,44 +64,42 @@ class Line:
             yield (frame for frame in frames if frame is not None)
 
 
-def test_the_picture_is_asked_for_from_the_moment_of_the_trigger_on() -> None:
+def test_a_board_is_its_own_trigger_with_its_own_picture() -> None:
     line = Line()
     trigger = line.queue.arrived(17, "SN1", 99.9)
     with line.frames() as frames:
         frame = next(frames)
     assert trigger is not None
-    ((since_s, within_s),) = line.camera.asked
-    assert (since_s, round(within_s, 6)) == (99.9, 0.4)
     assert frame.image is PICTURE
     assert (frame.id, frame.board_serial, frame.trigger) == (trigger.id, "SN1", trigger)
     assert (frame.captured_at, frame.problem) == (NOW, None)
 
 
-def test_two_triggers_never_share_a_picture() -> None:
-    line = Line()
-    line.queue.arrived(1)
-    line.queue.arrived(2)
-    with line.frames() as frames:
-        assert [next(frames).trigger, next(frames).trigger] != [None, None]
-    assert line.camera.after == [0, 1]
-
-
 def test_a_camera_in_trouble_makes_a_board_that_cannot_be_judged() -> None:
-    line = Line()
-    line.camera.trouble = "the camera shows nothing new for 2 s"
+    line = Line(trouble="the camera shows nothing new for 2 s")
     line.queue.arrived(1)
     with line.frames() as frames:
         frame = next(frames)
     assert (frame.image, frame.problem) == (None, "no picture: the camera shows nothing new for 2 s")
 
 
-def test_a_trigger_whose_time_is_over_is_not_photographed() -> None:
+def test_a_trigger_whose_time_is_over_is_not_judged() -> None:
     line = Line()
     line.queue.arrived(1)
     line.now_s += 0.6
     with line.frames() as frames:
         frame = next(frames)
-    assert line.camera.asked == []
+    assert frame.image is None
+    assert "late" in (frame.problem or "")
+    assert line.orders[0].cancelled
+
+
+def test_a_trigger_that_the_disk_does_not_take_in_time_is_not_judged() -> None:
+    line = Line()
+    line.journal.hangs = True
+    line.queue.arrived(1, at_s=99.4)
+    with line.frames() as frames:
+        frame = next(frames)
     assert "late" in (frame.problem or "")
 
 
@@ -133,4 +132,4 @@ def test_without_triggers_it_says_that_it_lives_and_takes_no_picture() -> None:
     line = Line()
     with closing(line.source.frames(threading.Event())) as frames:
         assert [next(frames), next(frames)] == [None, None]
-    assert line.camera.asked == []
+    assert line.orders == []
