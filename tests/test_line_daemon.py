@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,19 @@ import pytest
 from pymodbus.client import ModbusTcpClient
 
 from station.assets import SCHEMA_FILE
-from tests.daemon import BLACK_PASSES, PATIENCE_S, TOPIC, Daemon, Subscriber, lasting_broker, picture
+from station.gates.relay import LCUS
+from tests.daemon import (
+    BLACK_PASSES,
+    PATIENCE_S,
+    RED_FAILS,
+    TOPIC,
+    Daemon,
+    Subscriber,
+    encoded,
+    lasting_broker,
+    picture,
+)
+from tests.mjpeg_server import MjpegServer
 from tests.modbus_plc import ModbusPlc
 from tests.mosquitto import Mosquitto, free_port
 from tests.plc import Plc
@@ -135,6 +148,122 @@ def test_a_burst_of_triggers_is_answered_in_order_and_those_beyond_the_queue_unk
     wait(lambda: len(subscriber.events()) == 8, "8 events")
     assert sum("missed" in event["reason"] for event in subscriber.events()) == 5
     assert station.metric('station_triggers_missed_total{reason="queue"}') == 5
+
+
+class Belt(MjpegServer):
+    """A camera over a belt: *bad*, what lies there now."""
+
+    bad = False
+
+    def _picture(self, number: int) -> bytes:
+        return encoded(picture(number, red=RED_FAILS if self.bad else BLACK_PASSES), ".jpg")
+
+    def goes_on(self) -> None:
+        """Whatever is on its way or in a buffer has been seen."""
+        since = self.sent
+        wait(lambda: self.sent > since + 20, "20 pictures")
+
+
+def test_a_board_that_waits_is_judged_by_the_picture_of_its_own_moment(
+    station: Daemon, plc: Plc, subscriber: Subscriber
+) -> None:
+    """The line was still at the board before it; when its turn came, a good board lay there, and the bad one passed."""
+    belt = Belt()
+    with belt:
+        camera = {name: value for name, value in CAMERA.items() if name != "fps"}
+        station.configure(
+            {
+                "source": {**camera, "device": belt.url},
+                "trigger": {"kind": "serial", "answer_ms": 60000},
+                "gate": {"kind": "serial", "heartbeat_s": 0.2, "ack_text": "A{number}", "ack_ms": 59000},
+            }
+        )
+        station.start()
+        plc.wait_for("READY")
+        belt.goes_on()
+        plc.say(b"T1\r")
+        plc.wait_for("P1")  # and the station waits for A1
+        belt.bad = True
+        belt.goes_on()
+        plc.say(b"T2\r")
+        wait(lambda: books(station)["seen"] == 2, "the trigger to be taken")
+        belt.goes_on()
+        belt.bad = False
+        belt.goes_on()
+        plc.say(b"A1\r")
+        wait(lambda: len(answers(plc)) == 2, "the second answer")
+        plc.say(b"A2\r")
+        assert answers(plc) == ["P1", "F2"]
+        wait(lambda: [event["gate"] for event in subscriber.events()] == ["shown"] * 2, "both events")
+        assert station.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_whatever_ends_the_station_opens_the_relay_first(
+    tmp_path: Path, plc: Plc, boards: Path, number: signal.Signals
+) -> None:
+    changes: Changes = {
+        "source": {**CAMERA, "device": str(boards)},
+        "trigger": {"kind": "http", "answer_ms": 30000},
+        "gate": {"kind": "relay", "port": str(plc.port), "pulse_ms": 60000},
+        "mqtt": {"enabled": False},
+    }
+    with Daemon(tmp_path / "relay", changes=changes) as one:
+        one.start()
+        url = f"http://127.0.0.1:{one.http_port}"
+
+        def passed() -> bool:
+            return bool(
+                httpx.post(f"{url}/command/trigger", json={}, timeout=PATIENCE_S).json().get("verdict") == "pass"
+            )
+
+        wait(passed, "a PASS")
+        wait(lambda: plc.raw.endswith(LCUS.on), "the relay to close")
+        one.signal(number)
+        assert one.wait() == 0
+        wait(lambda: plc.raw.endswith(LCUS.off), "the relay to open")
+
+
+def test_a_second_ctrl_c_opens_the_relay_too(tmp_path: Path, plc: Plc, boards: Path) -> None:
+    changes: Changes = {
+        "source": {**CAMERA, "device": str(boards)},
+        "trigger": {"kind": "http", "answer_ms": 30000},
+        "gate": {"kind": "relay", "port": str(plc.port), "pulse_ms": 60000},
+        "mqtt": {"enabled": False},
+    }
+    with Daemon(tmp_path / "relay", changes=changes) as one:
+        one.start()
+        url = f"http://127.0.0.1:{one.http_port}/command/trigger"
+        wait(lambda: httpx.post(url, json={}, timeout=PATIENCE_S).json().get("verdict") == "pass", "a PASS")
+        wait(lambda: plc.raw.endswith(LCUS.on), "the relay to close")
+        one.signal(signal.SIGINT)
+        one.signal(signal.SIGINT)
+        assert one.wait() == 0
+        wait(lambda: plc.raw.endswith(LCUS.off), "the relay to open")
+
+
+def test_what_the_gate_does_not_take_no_reply_calls_a_pass(tmp_path: Path, boards: Path) -> None:
+    """Over HTTP it said PASS while the serial gate, whose port was away, was in its safe state."""
+    changes: Changes = {
+        "source": {**CAMERA, "device": str(boards)},
+        "trigger": {"kind": "http", "answer_ms": 30000},
+        "gate": {"kind": "serial"},
+        "serial": {"port": str(tmp_path / "away")},
+        "mqtt": {"enabled": False},
+    }
+    with Daemon(tmp_path / "deaf", changes=changes) as one:
+        one.start(wait=False)  # it is never ready
+        url = f"http://127.0.0.1:{one.http_port}"
+
+        def seen() -> bool:
+            with suppress(httpx.HTTPError):
+                return "camera" not in httpx.get(f"{url}/readyz").text
+            return False
+
+        wait(seen, "its pictures")
+        said = [httpx.post(f"{url}/command/trigger", json={}, timeout=PATIENCE_S).json() for _ in range(6)]
+        assert {answer["verdict"] for answer in said} <= {"unknown", "fail"}
+        assert any("the gate did not take the PASS" in answer["reason"] for answer in said)
 
 
 def test_noise_and_garbage_trigger_nothing_and_stop_nothing(station: Daemon, plc: Plc) -> None:
