@@ -41,6 +41,12 @@ def camera(settings: Settings) -> Iterator[Finding]:
         seen = f"[source] device = {wanted.device} needs an extra that is not installed: {how_to_add('genicam')}"
         yield Finding("camera", works=False, seen=seen)
         return
+    if wanted.device.startswith(("http://", "https://")) and settings.trigger.kind != "free":
+        seen = (
+            "motion JPEG does not tell how old a picture is: on a slow network a trigger gets the picture of "
+            "an earlier board; use RTSP, a USB or a GenICam camera (docs/line.md)"
+        )
+        yield Finding("camera", works=False, needed=False, seen=seen)
     try:
         shot = first_picture(wanted)
     except CameraError as error:

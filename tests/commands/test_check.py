@@ -17,6 +17,7 @@ from station.config import load
 from station.parts import lock_inbox
 from tests.daemon import encoded, picture
 from tests.detectors.layouts import layout
+from tests.mjpeg_server import MjpegServer
 from tests.mosquitto import Mosquitto
 from tests.rude_broker import Manners, RudeBroker
 
@@ -182,6 +183,23 @@ def test_a_camera_that_waiting_does_not_mend_fails(
     (camera,) = of("camera", found)
     assert not able
     assert camera.startswith("FAIL  camera: [source] device = genicam:/x.cti needs an extra that is not installed: ")
+
+
+def test_a_triggered_camera_that_does_not_tell_how_old_its_pictures_are_is_warned_of(checked: Checked) -> None:
+    words = "warn  camera: motion JPEG does not tell how old a picture is"
+    with MjpegServer() as server:
+        checked.write(f'[source]\nkind = "camera"\ndevice = "{server.url}"')
+        able, found = checked("trigger.kind=http", "http.commands=[]")
+        assert able
+        warned, seen = of("camera", found)
+        assert warned.startswith(words)
+        assert seen.startswith("ok  ")
+        able, found = checked("trigger.kind=free")
+        (seen,) = of("camera", found)
+        assert able
+        assert seen.startswith("ok  "), "each of its pictures is a board, and no other's answer"
+    _, found = checked("trigger.kind=http", "source.device=rtsp://127.0.0.1:1/board")
+    assert not [one for one in found if one.startswith(words)]
 
 
 @pytest.mark.skipif("GStreamer:                   YES" in cv2.getBuildInformation(), reason="this OpenCV has it")
