@@ -156,7 +156,12 @@ class _Side:
         return LineSide(source, where, gate, {name: self._loops[name] for name in order}, triggers, journal, inbox)
 
     def camera(self, wanted: CameraSection) -> Camera:
-        camera = make_camera(wanted, health=self._health, worked=partial(self._worked, "camera"))
+        camera = make_camera(
+            wanted,
+            triggered=isinstance(self._settings.trigger, AskedTrigger),
+            health=self._health,
+            worked=partial(self._worked, "camera"),
+        )
         self._loops["camera"] = Loop(camera.run)
         return camera
 
@@ -331,8 +336,9 @@ class _Side:
         return next((f"{what}: {why}" for what, why in self._health.not_ready().items()), None)
 
 
-def make_camera(wanted: CameraSection, *, health: Health, worked: Callable[[], None]) -> Camera:
-    options = CameraOptions(**{name: getattr(wanted, name) for name in CameraOptions.__slots__})
+def make_camera(wanted: CameraSection, *, triggered: bool, health: Health, worked: Callable[[], None]) -> Camera:
+    named = {name: getattr(wanted, name) for name in CameraOptions.__slots__ if name != "triggered"}
+    options = CameraOptions(**named, triggered=triggered)
 
     def login() -> tuple[str, str] | None:
         if not wanted.username:

@@ -48,7 +48,9 @@ def capture(settings: Settings, file: Path) -> Shot:
 
 def first_picture(wanted: CameraSection) -> Shot:
     """The first picture that the camera takes now. Raises CameraError: why there is none."""
-    device = make_camera(wanted, health=Health(on_fault=lambda _fault, _began: None), worked=lambda: None)
+    device = make_camera(
+        wanted, triggered=False, health=Health(on_fault=lambda _fault, _began: None), worked=lambda: None
+    )
     stop, failed = threading.Event(), list[CameraError]()
 
     def run() -> None:

@@ -43,7 +43,8 @@ class CameraOptions:
     video or a folder of pictures as a stand-in. What is 0, empty or None is left to the camera.
 
     *stalled_s*: without a picture for so long it is taken for hung; *frozen_s*: with the same one (0: never).
-    *latency_ms*: from the sensor to here.
+    *latency_ms*: from the sensor to here. *triggered*: a picture must be no older than it seems, so the camera's own
+    stamps are looked at where it has any; without triggers a camera that counts badly is as good as another.
     """
 
     device: str
@@ -56,6 +57,7 @@ class CameraOptions:
     stalled_s: float = 2.0
     frozen_s: float = 2.0
     latency_ms: int = 40
+    triggered: bool = True
 
     @property
     def shown(self) -> str:

@@ -270,7 +270,7 @@ def _open(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
         return _genicam(device.partition(":")[2].strip(), options)
     if "://" in device:
         # Only RTSP carries the camera's clock; of motion JPEG the decoder makes one up.
-        return _opened(_stream(device), stamped=device.startswith("rtsp")), []
+        return _opened(_stream(device), stamped=device.startswith("rtsp") and options["triggered"]), []
     if device.isdigit() or device.startswith("/dev/"):
         return _v4l2(options)
     return _stand_in(Path(device), options["fps"] or None), []
