@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class Recipes:
         if not isinstance(chosen, str) or chosen not in benches:
             log.warning("chosen recipe forgotten", recipe=str(chosen), reason="it is not configured any more")
             chosen = plain
+            with suppress(OSError):  # then it is forgotten again at the next start
+                write_kept(kept, {KEY: plain})
+        elif chosen != plain:
+            log.info("recipe in force", recipe=chosen, reason="a command chose it in an earlier run")
         self._choices = deque([(float("-inf"), chosen)])  # since when, and which
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from station.errors import CommandError
 from station.kept_file import read_kept, write_kept
@@ -105,6 +106,14 @@ def test_an_unknown_recipe_is_refused_and_changes_nothing(tmp_path: Path) -> Non
 def test_a_choice_that_is_no_longer_configured_is_forgotten(tmp_path: Path) -> None:
     recipes(tmp_path).use("b")
     assert chosen(recipes(tmp_path, names="default a"), None) == "default"
+    assert chosen(recipes(tmp_path), None) == "default", "and does not come back with the next configuration"
+
+
+def test_what_a_command_chose_in_an_earlier_run_is_said_at_the_start(tmp_path: Path) -> None:
+    recipes(tmp_path).use("b")
+    with structlog.testing.capture_logs() as lines:
+        recipes(tmp_path)
+    assert [(line["event"], line["recipe"]) for line in lines] == [("recipe in force", "b")]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": 5}', "\xff"])
