@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 WAIT_S = 0.25  # the longest wait for a byte; one that comes ends it at once
 WRITE_S = 0.5  # a write that flow control holds up for longer has failed
 CHUNK_BYTES = 4096
+SILENCE_S = 0.5  # within a line; a sender pauses for less, even at 50 baud, and half a line must not become another's
 STALLED_S = 1.0  # without a look at the port for longer (a turn takes WAIT_S), nobody knows when its bytes came
 TROUBLE = (serial.SerialException, OSError, termios.error)  # pyserial lets the last one through, which is no OSError
 
@@ -72,7 +73,7 @@ class SerialPort:
         self._lock = threading.Lock()  # over the open port: a write never meets a close
         self._port: serial.SerialBase | None = None
         self._connected = False
-        self._looked_s = float("-inf")
+        self._looked_s = self._heard_s = float("-inf")  # when it was last read, and when that last gave something
 
     @property
     def connected(self) -> bool:
@@ -81,7 +82,7 @@ class SerialPort:
 
     @property
     def counts(self) -> Counts:
-        """What came so far; *noise* are whole lines that nobody took."""
+        """What came so far; *noise* are lines that nobody took, and halves of lines."""
         return self._lines.counts
 
     def listen(self, on_line: Callable[[bytes, float], bool], on_open: Callable[[], None] = lambda: None) -> None:
@@ -134,6 +135,11 @@ class SerialPort:
         if stalled_s > STALLED_S and (data or port.in_waiting):
             self._forget(port, stalled_s)
             return
+        if not data:
+            if now_s - self._heard_s > SILENCE_S:
+                self._lines.silence()
+            return
+        self._heard_s = now_s
         for line in self._lines.feed(data):
             if not any(listener.on_line(line, now_s) for listener in self._listeners):
                 self._lines.counts.noise += 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from station.errors import GateError, PortError
-from station.serial_port import STALLED_S, SerialOptions, SerialPort
+from station.serial_port import SILENCE_S, STALLED_S, SerialOptions, SerialPort
 from tests.plc import Plc
 from tests.ports import Open
 from tests.waiting import until
@@ -164,6 +164,35 @@ def test_a_port_that_was_not_read_while_nothing_came_goes_on(plc: Plc) -> None:
         plc.say(b"T1\r")
         until(lambda: got)
     assert (got, opened) == ([b"T1"], [True])
+
+
+def test_half_a_line_before_a_silence_does_not_join_the_next(plc: Plc) -> None:
+    """ "T1", three seconds of nothing and "8" were the trigger 18."""
+    clock, got = Clock(), list[bytes]()
+    with Open(plc.port, monotonic=clock) as line:
+        line.port.listen(taking(got))
+        until(lambda: line.port.connected)
+        plc.say(b"T1")
+        until(lambda: line.port.counts.bytes == 2)
+        clock.now_s += SILENCE_S + 0.1
+        until(lambda: line.port.counts.noise == 1)
+        plc.say(b"8\r")
+        until(lambda: got)
+    assert got == [b"8"]
+
+
+def test_a_line_that_is_typed_by_hand_is_one_line(plc: Plc) -> None:
+    clock, got = Clock(), list[bytes]()
+    with Open(plc.port, monotonic=clock) as line:
+        line.port.listen(taking(got))
+        until(lambda: line.port.connected)
+        for at, one in enumerate((b"T", b"1", b"8", b"\r"), start=1):
+            plc.say(one)
+            until(lambda at=at: line.port.counts.bytes == at)  # type: ignore[misc]  # at once
+            clock.now_s += SILENCE_S - 0.1
+            turns = line.turns
+            until(lambda turns=turns: line.turns >= turns + 2)  # type: ignore[misc]  # ditto
+    assert got == [b"T18"]
 
 
 def trouble(where: Path | str) -> str:
