@@ -240,7 +240,7 @@ class ModbusUnit:
                 self._triggers = (self._triggers + 1) % 65536
                 self._trigger_ack = bool(self._written[0] & Control.TRIGGER)
             else:
-                self._open.remove(board)
+                self._open.remove(board)  # no answer took it: there is none
                 self._latched |= Faults.MISSED
 
     def _forget_board(self) -> None:

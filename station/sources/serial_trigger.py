@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from station.errors import GateError
+from station.line_texts import TRIGGERS
 from station.types import Beat, Port, Stop
 
 log = structlog.get_logger(__name__)
@@ -36,9 +37,9 @@ class Dialect:
 
 
 DIALECTS = {
-    "plain": Dialect(re.compile(r"T( *(?P<number>[0-9]{1,18}))?")),
-    "keyence": Dialect(re.compile(r"T[1-4A]"), taken="{line}", refused="ER,{line},03"),  # echo, or error 03: not now
-    "cognex": Dialect(re.compile(r"S[EW]8"), taken="1", refused="-2"),  # native mode: done, or could not be executed
+    "plain": Dialect(re.compile(TRIGGERS["plain"])),
+    "keyence": Dialect(re.compile(TRIGGERS["keyence"]), "{line}", "ER,{line},03"),  # echo, or error 03: not now
+    "cognex": Dialect(re.compile(TRIGGERS["cognex"]), "1", "-2"),  # native mode: done, or could not be executed
 }
 
 
