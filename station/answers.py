@@ -70,16 +70,23 @@ class Answers:
         return len(self._expected)
 
     def expect(self, trigger: Trigger, reply: Reply | None) -> None:
-        """From now on *trigger* is owed an answer."""
+        """From now on *trigger* is owed an answer. When it is on disk, ``tell_busy`` says that the line is busy."""
         with self._changed:
             self._expected[trigger.id] = _Expected(trigger, reply, trigger.at_s + self._answer_s)
             self._changed.notify()
-        self._tell_busy()
 
     def close(self) -> None:
         """No trigger is taken any more: the line is busy until it is safe, and never ready again."""
         self._closing = True
-        self._tell_busy()
+        self.tell_busy()
+
+    def tell_busy(self) -> None:
+        """Tells the gate whether anything is owed, if that has changed."""
+        with self._telling:
+            busy = self._closing or bool(self._expected)
+            if self._gate is not None and busy != self._told_busy:
+                self._told_busy = busy
+                self._gate.busy(busy)
 
     def show(self, answer: Answer) -> None:
         """Gives *answer*. Raises GateLateError when its trigger has one already, GateError as the gate does."""
@@ -145,14 +152,7 @@ class Answers:
                 replied = replace(answer, verdict=Verdict.UNKNOWN, reason=f"the gate did not take the PASS: {error}")
             raise
         finally:
-            self._tell_busy()
+            self.tell_busy()
             if expected.reply is not None:
                 expected.reply(replied)
             self._journal.answered(answer.event_id, answer.verdict)
-
-    def _tell_busy(self) -> None:
-        with self._telling:
-            busy = self._closing or bool(self._expected)
-            if self._gate is not None and busy != self._told_busy:
-                self._told_busy = busy
-                self._gate.busy(busy)

@@ -42,6 +42,7 @@ from station.line_sections import (
     TowerSection,
     TriggerSection,
 )
+from station.line_texts import TRIGGERS, could_trigger
 from station.sections import (
     MB,
     DetectorSection,
@@ -152,6 +153,12 @@ class Settings(BaseSettings):
             raise ValueError(f'scanner.kind = "{self.scanner.kind}" needs a trigger that its codes belong to')
         match self.gate, self.trigger:
             case SerialGateSection() as gate, AskedTrigger() as trigger if gate.ack_text:
+                if isinstance(trigger, SerialTrigger):
+                    line = could_trigger(gate.ack_text, trigger.pattern or TRIGGERS[trigger.preset])
+                    if line is not None:
+                        raise ValueError(
+                            f'gate.ack_text = "{gate.ack_text}": "{line}" would be an acknowledgement and a trigger'
+                        )
                 if gate.ack_ms >= trigger.answer_ms:
                     raise ValueError("gate.ack_ms must be below trigger.answer_ms: acknowledging is a part of it")
             case ModbusGateSection(), AskedTrigger() as trigger if not isinstance(self.modbus, OffModbus):

@@ -46,6 +46,7 @@ class FaultNews:
         self._station = station
         self._has_room = has_room
         self._on_owed = on_owed
+        self._refused = False  # the disk took no more
         self._unsaid: deque[Message] = deque(maxlen=UNSAID)  # the oldest goes first: the heartbeat names what lasts
 
     def end_left_open(self) -> None:
@@ -63,8 +64,11 @@ class FaultNews:
         self._unsaid.append(self._message(fault, began=began))
 
     def catch_up(self) -> None:
-        """Owes what was heard, in its order. A full disk takes no news of itself: it is said when there is room."""
-        while self._unsaid and self._has_room() and self._ledger.notice(self._unsaid[0]):
+        """Owes what was heard, in its order. What a full disk refuses is said when there is room."""
+        while self._unsaid and (not self._refused or self._has_room()):
+            self._refused = not self._ledger.notice(self._unsaid[0])
+            if self._refused:
+                return
             self._unsaid.popleft()
             self._on_owed()
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counts:
-    """What came since the start. *overlong*: lines without an end in their allowed length, which were dropped."""
+    """
+    What came since the start. *overlong*: lines without an end in their allowed length, which were dropped. *noise*:
+    lines that nobody took, and halves of lines.
+    """
 
     bytes: int = 0
     lines: int = 0
@@ -54,6 +57,12 @@ class Lines:
         self.counts.lines += len(found)
         return found
 
+    def silence(self) -> None:
+        """Nothing has come for too long: half a line is noise, and what comes next is another one."""
+        if self._kept.strip(self._strip):  # the "\n" after a "\r" is no half line
+            self.counts.noise += 1
+        self.clear()
+
     def clear(self) -> None:
         """Forgets half a line: what comes next is from another connection."""
         self._kept.clear()
@@ -69,6 +78,9 @@ class Chunks:
     def feed(self, data: bytes) -> list[bytes]:
         self.counts.bytes += len(data)
         return [data]
+
+    def silence(self) -> None:
+        """Whoever frames the bytes knows what a silence means."""
 
     def clear(self) -> None:
         """There is nothing to forget."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from station.line_texts import VERDICTS, can_be_equal, pattern_of
 from station.sections import Seconds, Section, regular
 
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
@@ -179,9 +180,17 @@ class SerialGateSection(Section):
 
     @model_validator(mode="after")
     def _pass_is_like_nothing_else(self) -> SerialGateSection:
-        others = (self.fail_text, self.unknown_text, self.ready_text, self.busy_text, self.safe_text, self.end_text)
-        if self.pass_text and self.pass_text in {*others, *self.heartbeat_texts}:
-            raise ValueError(f'pass_text = "{self.pass_text}" is said for something else too: the line could not tell')
+        passed = self.pass_text.replace("{verdict}", "PASS")
+        boards = [self.fail_text.replace("{verdict}", "FAIL"), self.unknown_text.replace("{verdict}", "UNKNOWN")]
+        boards += [self.end_text.replace("{verdict}", one) for one in VERDICTS]
+        fixed = (self.ready_text, self.busy_text, self.safe_text, *self.heartbeat_texts)
+        alike = [one for one in boards if one and can_be_equal(passed, one)]
+        alike += [one for one in fixed if one and pattern_of(passed).fullmatch(one)]
+        if self.pass_text and alike:
+            raise ValueError(
+                f'pass_text = "{self.pass_text}" can read like what is said for something else too, "{alike[0]}": '
+                "the line could not tell"
+            )
         return self
 
 

@@ -229,6 +229,11 @@ class _Side:
             beat=self._moves,
             on_late=partial(self._metrics.missed, "late"),
         )
+
+        def taken(missed: str | None) -> None:
+            answers.tell_busy()
+            self._metrics.triggered(missed)
+
         scanner, by_serial = self._scanner(), isinstance(wanted, SerialTrigger)
         triggers = Triggers(
             kind=wanted.kind,
@@ -238,7 +243,7 @@ class _Side:
             answer_s=answer_s,
             expect=answers.expect,
             code_for=no_code if scanner is None or by_serial else scanner.code_for,  # those ask at the trigger's byte
-            on_arrived=self._metrics.triggered,
+            on_arrived=taken,
             on_close=answers.close,
         )
         first: dict[str, Loop] = {}

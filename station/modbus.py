@@ -37,6 +37,7 @@ MAX_CLIENTS = 8
 MAX_ADU_BYTES = 260  # Modbus Messaging on TCP/IP Implementation Guide, 4.1: MBAP header and at most 253 bytes
 MAX_UNREAD_BYTES = 65536  # of responses that a client does not fetch
 SILENCE_S = 0.1  # between two frames on a serial line there are 3.5 characters; USB adapters make more of it
+NOBODY = b"\0"  # no station's unit, at the beginning of what is left of more than a frame: it does not begin there
 
 
 class Registers(Protocol):
@@ -220,6 +221,10 @@ class ModbusRtu:
 
     It has no loop of its own: the port reads, reopens and reports. What is for other units, or for all of them, is
     left alone; half a frame is forgotten when the line falls silent.
+
+    Where other units share the line it is seldom silent for SILENCE_S, and what they are answered cannot be told from
+    requests. A request of ours is then found by its end: its checksum is right, and nothing has come after it. Where a
+    frame of others holds what looks like one, the rest of that frame has, unless the port was read just there.
     """
 
     def __init__(self, registers: Registers, port: Port, *, unit: int) -> None:
@@ -237,23 +242,36 @@ class ModbusRtu:
         if at_s - self._last_s > SILENCE_S:
             self._buffer = b""
         self._last_s = at_s
-        self._buffer += data
-        framer = FramerRTU(self._server.decoder)
-        used, unit, _, request = framer.decode(self._buffer)
-        if not used:
-            if len(self._buffer) > MAX_ADU_BYTES:
-                self._buffer = b""
+        before, self._buffer = len(self._buffer), self._buffer + data
+        first = self._length(self._buffer)
+        if len(self._buffer) < first:
             return True  # the rest is on its way
+        request = self._request(first)
+        if request is None:
+            if len(self._buffer) > MAX_ADU_BYTES:
+                self._buffer = NOBODY + self._buffer[-MAX_ADU_BYTES:]
+            return not before < first  # it is whole by now and its checksum is wrong: noise, once
         self._buffer = b""
-        if not request:
-            return False  # its checksum is wrong: noise
-        if unit == self._unit:
-            response = self._server.answer(request, unit=unit, transaction=0, at_s=at_s)
-            try:
-                self._port.write(framer.buildFrame(response))
-            except GateError as error:  # the master asks again; the port's own loop says what is wrong
-                log.debug("modbus response not sent", reason=str(error))
+        response = self._server.answer(request[1:-2], unit=self._unit, transaction=0, at_s=at_s)
+        try:
+            self._port.write(FramerRTU(self._server.decoder).buildFrame(response))
+        except GateError as error:  # the master asks again; the port's own loop says what is wrong
+            log.debug("modbus response not sent", reason=str(error))
         return True
+
+    def _length(self, frame: bytes) -> int:
+        """How long the request is that *frame* begins with; 0: it is not for us, or too short to tell."""
+        if len(frame) < FramerRTU.MIN_SIZE or frame[0] != self._unit or frame[1] & 0x80:  # a request is no exception
+            return 0
+        kind = self._server.decoder.lookupPduClass(frame)
+        return 0 if kind is None else kind.calculateRtuFrameSize(frame)
+
+    def _request(self, first: int) -> bytes | None:
+        """The whole request for us that ends what came, else that of *first* bytes which begins it (0: none does)."""
+        came = self._buffer
+        starts = [at for at in range(len(came)) if self._length(came[at:]) == len(came) - at]
+        found = [came[at:] for at in starts] + [came[:first]]
+        return next((one for one in found if one and _is_whole(one)), None)
 
 
 def probe(host: str, port: int) -> None:
@@ -266,6 +284,10 @@ def probe(host: str, port: int) -> None:
                 tried.bind(address)
     except OSError as error:
         raise PortError(_why_not(host, port, error)) from None
+
+
+def _is_whole(frame: bytes) -> bool:
+    return FramerRTU.check_CRC(frame[:-2], int.from_bytes(frame[-2:], "big"))
 
 
 def _done(response: Coroutine[Any, Any, ModbusPDU]) -> ModbusPDU:

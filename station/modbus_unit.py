@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,11 +56,14 @@ class _Result:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Board:
+    """*followed*: the PLC has asked again since, and could take this one's PASS for that of the later board."""
+
     number: int | None
     board_serial: str | None
     at_s: float
+    followed: bool = False
 
 
 class ModbusUnit:
@@ -95,8 +99,7 @@ class ModbusUnit:
         self._latched = Faults(0)
         self._busy = False
         self._trigger_ack = False
-        self._open = 0  # boards that were asked for here and have no answer yet
-        self._asked_s = float("-inf")
+        self._open: deque[_Board] = deque()  # asked for here and without an answer yet, which come in the same order
         self._result: _Result | None = None
         self._gone = ""  # why the last result stands no longer
         self._heartbeat = self._results = self._triggers = 0
@@ -107,10 +110,10 @@ class ModbusUnit:
         with self._changed:
             if why is not None:
                 self._go_safe(why)
-            if answer.trigger is not None and answer.trigger.kind == "modbus":
-                self._open = max(0, self._open - 1)
+            ours = answer.trigger is not None and answer.trigger.kind == "modbus"
+            board = self._open.popleft() if ours and self._open else None
             self._replace("the next result came")
-            withheld = self._withheld(answer)
+            withheld = self._withheld(answer, board)
             valid_s, now_s = self._times.valid_s, self._monotonic()
             result = _Result(
                 answer.verdict if withheld is None else Verdict.UNKNOWN,
@@ -220,12 +223,13 @@ class ModbusUnit:
             (self._written[1] << 16 | self._written[2]) or None, board_serial_of(self._written[3:WRITABLE]), at_s
         )
         self._forget_board()
+        for earlier in self._open:
+            earlier.followed |= not earlier.number or earlier.number == board.number
         if self._ended is not None:
             self._latched |= Faults.MISSED
             log.warning("modbus trigger not taken", number=board.number, reason=self._ended)
             return None
-        self._asked_s = at_s
-        self._open += 1
+        self._open.append(board)
         return board
 
     def _ask(self, board: _Board) -> None:
@@ -236,20 +240,19 @@ class ModbusUnit:
                 self._triggers = (self._triggers + 1) % 65536
                 self._trigger_ack = bool(self._written[0] & Control.TRIGGER)
             else:
-                self._open = max(0, self._open - 1)
+                self._open.remove(board)  # no answer took it: there is none
                 self._latched |= Faults.MISSED
 
     def _forget_board(self) -> None:
         self._written[1:WRITABLE] = [0] * (WRITABLE - 1)
 
-    def _withheld(self, answer: Answer) -> str | None:
-        """Why this PASS may not be shown; None: it may, or it is none."""
+    def _withheld(self, answer: Answer, board: _Board | None) -> str | None:
+        """Why this PASS, of *board* if it was asked for here, may not be shown; None: it may, or it is none."""
         if answer.verdict is not Verdict.PASS:
             return None
         if self._safe is not None:
             return f"the gate is in its safe state ({self._safe})"
-        trigger = answer.trigger
-        if trigger is not None and trigger.kind == "modbus" and not trigger.number and trigger.at_s < self._asked_s:
+        if board is not None and board.followed:
             return "the next board was triggered before this one was answered, and no number tells them apart"
         return None
 

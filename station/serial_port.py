@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 WAIT_S = 0.25  # the longest wait for a byte; one that comes ends it at once
 WRITE_S = 0.5  # a write that flow control holds up for longer has failed
 CHUNK_BYTES = 4096
+SILENCE_S = 0.5  # within a line; a sender pauses for less, even at 50 baud, and half a line must not become another's
+STALLED_S = 1.0  # without a look at the port for longer (a turn takes WAIT_S), nobody knows when its bytes came
 TROUBLE = (serial.SerialException, OSError, termios.error)  # pyserial lets the last one through, which is no OSError
 
 
@@ -53,7 +55,8 @@ class SerialPort:
     Implements ``types.Port``; ``run`` is the loop that a Worker supervises, and *name* its name there.
 
     The port is ours alone (an exclusive lock), DTR and RTS stay low so that nothing at the other end is reset or
-    switched by the opening, and what lay in it before is thrown away: an old trigger is nobody's trigger.
+    switched by the opening, and what lay in it before is thrown away: an old trigger is nobody's trigger. The same goes
+    for what came while it was not read for STALLED_S.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class SerialPort:
         self._lock = threading.Lock()  # over the open port: a write never meets a close
         self._port: serial.SerialBase | None = None
         self._connected = False
+        self._looked_s = self._heard_s = float("-inf")  # when it was last read, and when that last gave something
 
     @property
     def connected(self) -> bool:
@@ -78,7 +82,7 @@ class SerialPort:
 
     @property
     def counts(self) -> Counts:
-        """What came so far; *noise* are whole lines that nobody took."""
+        """What came so far; *noise* are lines that nobody took, and halves of lines."""
         return self._lines.counts
 
     def listen(self, on_line: Callable[[bytes, float], bool], on_open: Callable[[], None] = lambda: None) -> None:
@@ -98,6 +102,7 @@ class SerialPort:
     def run(self, stop: Stop) -> None:
         """Opens the port and reads it until *stop*. Raises PortError when it cannot be opened, or is lost."""
         port = self._open()
+        self._looked_s = self._monotonic()
         try:
             self._lines.clear()
             with self._lock:
@@ -123,14 +128,30 @@ class SerialPort:
 
     def _read(self, port: serial.SerialBase) -> None:
         data = port.read(1)  # waits in select
-        if not data:
-            return
-        data += port.read(min(port.in_waiting, CHUNK_BYTES))
+        if data:
+            data += port.read(min(port.in_waiting, CHUNK_BYTES))
         now_s = self._monotonic()
+        stalled_s, self._looked_s = now_s - self._looked_s, now_s
+        if stalled_s > STALLED_S and (data or port.in_waiting):
+            self._forget(port, stalled_s)
+            return
+        if not data:
+            if now_s - self._heard_s > SILENCE_S:
+                self._lines.silence()
+            return
+        self._heard_s = now_s
         for line in self._lines.feed(data):
             if not any(listener.on_line(line, now_s) for listener in self._listeners):
                 self._lines.counts.noise += 1
                 log.debug("serial line not understood", name=self._name, line=line[:80].decode("ascii", "replace"))
+
+    def _forget(self, port: serial.SerialBase, stalled_s: float) -> None:
+        """As after opening: the process stood still, or a listener took long. An old trigger is nobody's trigger."""
+        port.reset_input_buffer()
+        self._lines.clear()
+        log.warning("serial port not read for long, what lay in it is dropped", name=self._name, seconds=stalled_s)
+        for listener in self._listeners:
+            listener.on_open()
 
     def _open(self) -> serial.SerialBase:
         options = self._options

@@ -135,8 +135,8 @@ class Triggers:
             written = self._journal.arrived(trigger)
             self._queue.append(Asked(trigger, written, None if missed else picture, missed))
             self._changed.notify()
-        self._on_arrived(missed)
         written.wait(max(0.0, at_s + self._answer_s - self._monotonic()))
+        self._on_arrived(missed)
         return trigger
 
     def close(self) -> None:

@@ -343,8 +343,9 @@ class Port(Protocol):
 
     ``listen``: *on_line* gets each whole line without its terminator, and when its last byte came (``time.monotonic``),
     and says whether it was for it; the first that says so was the last that was asked. *on_open* is called after each
-    opening, before any line. Both run in the port's thread and must be quick. ``write`` may be called from any thread;
-    raises GateError when the port is away or does not take the bytes in time.
+    opening, before any line, and whenever bytes were dropped because nobody had read them for too long. Both run in the
+    port's thread and must be quick. ``write`` may be called from any thread; raises GateError when the port is away or
+    does not take the bytes in time.
     """
 
     @property

@@ -21,7 +21,7 @@ from station.ledger import SqliteLedger
 from station.mqtt import MqttLink
 from station.outbox import SqliteOutbox
 from station.serial_port import SerialPort
-from station.sources.camera import Camera
+from station.sources.camera import CameraOrder
 from station.sources.claims import Claims
 from station.trigger_journal import TriggerJournal
 
@@ -41,7 +41,7 @@ POINTS = {
     "trigger heard": Point(TriggerJournal, "arrived", done=False),
     "trigger journalled": Point(TriggerJournal, "arrived", done=True),
     "busy said": Point(SerialPort, "write", done=True, says=b"BUSY"),
-    "picture taken": Point(Camera, "shot", done=True),
+    "picture taken": Point(CameraOrder, "shot", done=True),
     "board judged": Point(SqliteLedger, "record", done=False),
     "board recorded": Point(SqliteLedger, "record", done=True),
     "result not yet said": Point(SerialPort, "write", done=False, says=b"P"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ from station.supervise import Worker
 class Open:
     """In a ``with``, *port* is read by a Worker, which opens it again whenever it was lost."""
 
-    def __init__(self, where: Path | str, **options: Any) -> None:
+    def __init__(self, where: Path | str, *, monotonic: Callable[[], float] = time.monotonic, **options: Any) -> None:
         self.health = Health()
-        self.port = SerialPort(replace(SerialOptions(str(where)), **options), name="serial", beat=self.health.beat)
+        self.turns = 0
+        self.port = SerialPort(
+            replace(SerialOptions(str(where)), **options), name="serial", beat=self._beat, monotonic=monotonic
+        )
         self._worker = Worker("serial", self.port.run, health=self.health, on_restart=lambda _: None)
 
     def __enter__(self) -> Open:
@@ -27,6 +32,10 @@ class Open:
 
     def __exit__(self, *_: object) -> None:
         assert self._worker.stop(within_s=30)
+
+    def _beat(self, loop: str) -> None:
+        self.turns += 1
+        self.health.beat(loop)
 
     def faults(self) -> dict[str, str]:
         return {fault.code: fault.detail for fault in self.health.faults()}

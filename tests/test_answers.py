@@ -59,6 +59,7 @@ class Desk:
     def expect(self, number: int) -> Trigger:
         trigger = Trigger(f"id-{number}", "serial", datetime.now(timezone.utc), self.clock(), number)
         self.answers.expect(trigger, self.replies.append)
+        self.answers.tell_busy()
         return trigger
 
     @contextmanager

@@ -59,6 +59,14 @@ def test_a_full_disk_delays_the_news_and_keeps_its_order(disk: Disk) -> None:
     assert disk.told() == [("began", "disk_full"), ("ended", "disk_full"), ("began", "broker_away")]
 
 
+def test_each_is_tried_once_whatever_the_room_is(disk: Disk) -> None:
+    """The floor that stops the line is above what the disk needs for a few words."""
+    news = FaultNews(disk, station="aoi-1", has_room=lambda: False, on_owed=disk.wake)
+    news.heard(Fault("disk_full", "", 0.0), True)
+    news.catch_up()
+    assert disk.told() == [("began", "disk_full")]
+
+
 def test_of_more_than_it_remembers_the_oldest_news_go(disk: Disk) -> None:
     news = news_on(disk)
     disk.full = True

@@ -53,6 +53,32 @@ def test_after_a_new_beginning_half_a_line_is_forgotten() -> None:
     assert lines.feed(b"7\r") == [b"7"]
 
 
+def test_half_a_line_before_a_silence_is_noise_and_what_comes_next_is_a_line_of_its_own() -> None:
+    lines = Lines(b"\r", max_bytes=16)
+    lines.feed(b"T1")
+    lines.silence()
+    lines.silence()
+    assert lines.feed(b"T6\r") == [b"T6"]
+    assert lines.counts.noise == 1
+
+
+@pytest.mark.parametrize(("terminator", "stream"), [(b"\r", b"T1\r\n"), (b"\n", b"T1\r\n"), (b"\r\n", b"T1\r\n")])
+def test_a_silence_between_lines_is_no_noise(terminator: bytes, stream: bytes) -> None:
+    lines = Lines(terminator, max_bytes=16)
+    assert lines.feed(stream) == [b"T1"]
+    lines.silence()
+    assert lines.feed(stream) == [b"T1"]
+    assert lines.counts.noise == 0
+
+
+def test_a_line_that_is_too_long_ends_with_a_silence() -> None:
+    lines = Lines(b"\r", max_bytes=16)
+    lines.feed(b"x" * 100)
+    lines.silence()
+    assert lines.feed(b"T1\r") == [b"T1"]
+    assert (lines.counts.overlong, lines.counts.noise) == (1, 0)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_any_bytes_in_any_pieces_give_the_same_lines(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311  # no secret

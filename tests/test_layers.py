@@ -85,6 +85,7 @@ PURE = {
     "mqtt_options",
     "mqtt_protocol",
     "clock",
+    "line_texts",
     "config_words",
     "sdnotify",
     "terminal",

@@ -83,6 +83,20 @@ port = "/dev/ttyUSB1"
         ('[gate]\nkind = "serial"\npass_text = "{board}"\n' + SERIAL, "no other braces"),
         ('[gate]\nkind = "serial"\npass_text = "OK\\r"\n' + SERIAL, "printable ASCII"),
         ('[gate]\nkind = "serial"\npass_text = "READY"\n' + SERIAL, "said for something else"),
+        (
+            '[gate]\nkind = "serial"\npass_text = "H{number}"\n' + SERIAL,
+            'pass_text = "H{number}" can read like what is said for something else too, "H0"',
+        ),
+        ('[gate]\nkind = "serial"\npass_text = "F1{number}"\n' + SERIAL, 'something else too, "F{number}"'),
+        (
+            '[gate]\nkind = "serial"\npass_text = "PASS{number}"\nend_text = "{verdict}{number}"\n' + SERIAL,
+            'something else too, "PASS{number}"',
+        ),
+        ('[gate]\nkind = "serial"\npass_text = "{serial}"\n' + SERIAL, 'something else too, "READY"'),
+        (
+            CAMERA + SERIAL + '[trigger]\nkind = "serial"\n[gate]\nkind = "serial"\nack_text = "T{number}"\n',
+            'gate.ack_text = "T{number}": "T" would be an acknowledgement and a trigger',
+        ),
         ('[gate]\nkind = "relay"\n', "[gate] port"),
         ('[gate]\nkind = "relay"\nport = "x"\npreset = "custom"\n', "on_hex and off_hex"),
         (
@@ -104,6 +118,19 @@ def test_what_does_not_fit_together_is_said(tmp_path: Path, text: str, words: st
     assert words in said
     assert "Traceback" not in said
     assert "\n" not in said, "one line for one mistake"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        'pass_text = "{verdict} {number}"\nfail_text = "{verdict} {number}"',
+        'pass_text = "{number},{serial},PASS,{reason}"\nfail_text = "{number},{serial},FAIL,{reason}"',
+        'pass_text = ""\nfail_text = ""',
+        'pass_text = "P{number:0>5}"',
+    ],
+)
+def test_texts_that_a_plc_can_tell_apart_are_accepted(tmp_path: Path, texts: str) -> None:
+    assert loaded(tmp_path, f'[gate]\nkind = "serial"\n{texts}\n{SERIAL}').gate.kind == "serial"
 
 
 def test_a_recipe_says_only_in_what_it_differs(tmp_path: Path) -> None:

@@ -402,6 +402,67 @@ def test_rubbish_on_a_serial_line_triggers_nothing_and_the_next_request_is_answe
     assert port.sent == [VERSION_READ]
 
 
+EXCHANGE = [frame(2, "03 0000 0001"), frame(2, "03 02 1234")]  # of the master and another unit
+TRIGGERS = frame(1, "06 0000 0001")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        EXCHANGE,
+        EXCHANGE * 100,
+        [frame(2, "03 0000 000a"), frame(2, "03 14" + "a7" * 20)],
+        [frame(2, "03 0000 000a"), frame(2, "03 14" + "01" * 20)],
+        [frame(2, "03 0000 0001"), frame(2, "83 02")],
+        [b"\xff"],
+        [b"\x01"],
+        [b"\xff" * 500],
+        [READ[:-1] + b"\0"],
+    ],
+    ids=["another's", "all the time", "long", "like ours", "refused", "a byte", "our unit", "noise", "wrong checksum"],
+)
+@pytest.mark.parametrize("pieces", [1, 1000])
+def test_on_a_line_that_is_shared_and_never_silent_our_request_is_found(before: list[bytes], pieces: int) -> None:
+    served, port = Served(), FakePort()
+    ModbusRtu(served.unit, port, unit=1)
+    now_s = itertools.count(100.0, 0.02)
+    for one in before:
+        for at in range(0, len(one), pieces):
+            port.say(one[at : at + pieces], next(now_s))
+    assert port.sent == []
+    port.say(READ, next(now_s))
+    port.say(EXCHANGE[0], next(now_s))
+    port.say(READ, next(now_s))
+    assert port.sent == [VERSION_READ] * 2
+
+
+@pytest.mark.parametrize("cut", [5, 9, 14, 1000])
+@pytest.mark.parametrize("began", [b"", b"\xff"], ids=["silence", "noise"])
+def test_what_looks_like_our_request_within_a_frame_of_others_is_left_alone(began: bytes, cut: int) -> None:
+    served, port = Served(), FakePort()
+    ModbusRtu(served.unit, port, unit=1)
+    for holds in ("10 0000 0004 08", "03 08"):  # a request that writes it, an answer that has it
+        one = began + frame(2, holds + TRIGGERS.hex())
+        port.say(one[:cut], 100.0)
+        port.say(one[cut:], 100.0)
+        port.say(EXCHANGE[0], 100.0)
+    assert (port.sent, served.asked) == ([], [])
+
+
+def test_a_byte_that_the_line_itself_makes_after_a_request_hurts_nobody() -> None:
+    served, port = Served(), FakePort()
+    ModbusRtu(served.unit, port, unit=1)
+    port.say(READ + b"\0", 100.0)
+    assert port.sent == [VERSION_READ]
+
+
+def test_a_damaged_request_is_noise_once() -> None:
+    served, port = Served(), FakePort()
+    ModbusRtu(served.unit, port, unit=1)
+    said = [port.say(one, 100.0) for one in (READ[:6], READ[6:-1] + b"\0", EXCHANGE[0], b"\xff" * 300)]
+    assert said == [True, False, True, True]
+
+
 def test_a_request_that_comes_in_pieces_is_one_and_a_new_connection_forgets_them() -> None:
     served, port = Served(), FakePort()
     ModbusRtu(served.unit, port, unit=1)

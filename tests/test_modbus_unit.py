@@ -308,6 +308,34 @@ def test_a_pass_without_a_number_is_withheld_when_the_next_board_is_there_alread
         assert line.block().passes(0)
 
 
+def test_a_pass_is_withheld_when_a_board_of_the_same_number_is_there_already() -> None:
+    """Board 1 was slow, the PLC gave it up and triggered with its number again: board 1's PASS was board 2's."""
+    with Line().running() as line:
+        line.trigger(7)
+        line.trigger(8)
+        line.trigger(7)
+        with pytest.raises(GateError, match="no number tells them apart"):
+            line.show(number=7)
+        assert line.block().status & (PASS | REJECT) == REJECT
+        line.show(number=8)
+        assert line.block().passes(8)
+        line.show(number=7)
+        assert line.block().passes(7)
+
+
+def test_a_pass_is_withheld_when_the_same_number_was_refused_since() -> None:
+    with Line().running() as line:
+        line.trigger(7)
+        line.takes = False
+        line.trigger(7)
+        with pytest.raises(GateError, match="no number tells them apart"):
+            line.show(number=7)
+        line.takes = True
+        line.trigger(7)
+        line.show(number=7)
+        assert line.block().passes(7)
+
+
 @pytest.mark.parametrize("number", [None, -1, 1 << 32])
 def test_a_number_that_does_not_fit_is_no_number(number: int | None) -> None:
     with Line().running() as line:

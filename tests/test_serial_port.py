@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from station.errors import GateError, PortError
-from station.serial_port import SerialOptions, SerialPort
+from station.serial_port import SILENCE_S, STALLED_S, SerialOptions, SerialPort
 from tests.plc import Plc
 from tests.ports import Open
 from tests.waiting import until
@@ -118,6 +118,81 @@ def test_half_a_line_before_the_plug_was_pulled_does_not_join_the_next(plc: Plc)
         plc.say(b"7\r")
         until(lambda: got)
     assert got == [b"7"]
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_what_came_while_the_port_was_not_read_is_dropped_and_its_listeners_begin_anew(plc: Plc) -> None:
+    """A process that was stopped for 8 s took the trigger that lay in the port for a new one, and said PASS to it."""
+    clock, got, opened = Clock(), list[bytes](), list[float]()
+    line = Open(plc.port, monotonic=clock)
+
+    def take(text: bytes, _at_s: float) -> bool:
+        got.append(text)
+        if text == b"T1":  # from here on the loop stands still, and T2 comes meanwhile
+            plc.say(b"T2\rT")
+            until(lambda: line.port._port.in_waiting == 4)  # type: ignore[union-attr]  # it is open
+            clock.now_s += STALLED_S + 0.1
+        return True
+
+    line.port.listen(take, lambda: opened.append(clock.now_s))
+    with line:
+        until(lambda: line.port.connected)
+        plc.say(b"T1\r")
+        until(lambda: len(opened) == 2)
+        plc.say(b"T3\r")
+        until(lambda: len(got) == 2)
+        assert line.port.connected
+        assert line.faults() == {}
+    assert got == [b"T1", b"T3"]
+
+
+def test_a_port_that_was_not_read_while_nothing_came_goes_on(plc: Plc) -> None:
+    clock, got, opened = Clock(), list[bytes](), list[bool]()
+    line = Open(plc.port, monotonic=clock)
+    line.port.listen(taking(got), lambda: opened.append(True))
+    with line:
+        until(lambda: line.port.connected)
+        clock.now_s += 8.0
+        turns = line.turns
+        until(lambda: line.turns >= turns + 2, what="a look at the port since")
+        plc.say(b"T1\r")
+        until(lambda: got)
+    assert (got, opened) == ([b"T1"], [True])
+
+
+def test_half_a_line_before_a_silence_does_not_join_the_next(plc: Plc) -> None:
+    """ "T1", three seconds of nothing and "8" were the trigger 18."""
+    clock, got = Clock(), list[bytes]()
+    with Open(plc.port, monotonic=clock) as line:
+        line.port.listen(taking(got))
+        until(lambda: line.port.connected)
+        plc.say(b"T1")
+        until(lambda: line.port.counts.bytes == 2)
+        clock.now_s += SILENCE_S + 0.1
+        until(lambda: line.port.counts.noise == 1)
+        plc.say(b"8\r")
+        until(lambda: got)
+    assert got == [b"8"]
+
+
+def test_a_line_that_is_typed_by_hand_is_one_line(plc: Plc) -> None:
+    clock, got = Clock(), list[bytes]()
+    with Open(plc.port, monotonic=clock) as line:
+        line.port.listen(taking(got))
+        until(lambda: line.port.connected)
+        for at, one in enumerate((b"T", b"1", b"8", b"\r"), start=1):
+            plc.say(one)
+            until(lambda at=at: line.port.counts.bytes == at)  # type: ignore[misc]  # at once
+            clock.now_s += SILENCE_S - 0.1
+            turns = line.turns
+            until(lambda turns=turns: line.turns >= turns + 2)  # type: ignore[misc]  # ditto
+    assert got == [b"T18"]
 
 
 def trouble(where: Path | str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from station.errors import GateError
+from station.line_texts import pattern_of
 from station.types import Answer, Beat, Port, Stop, Verdict
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class SerialGate:
         self._busy = False
         self._valid: tuple[Answer, float] | None = None  # the result that stands, and until when
         self._acked: set[str] = set()
-        self._ack = _pattern(texts.ack) if texts.ack else None
+        self._ack = pattern_of(texts.ack) if texts.ack else None
         self._toggle = 0
         self._ended: str | None = None  # why no PASS will be said any more
         port.listen(self._on_line, self._on_open)
@@ -200,8 +200,3 @@ def _filled(text: str, answer: Answer) -> str:
 def _plain(value: str) -> str:
     """Printable ASCII and short: a value must not be able to end the line, or to begin another one."""
     return "".join(one if " " <= one <= "~" else "?" for one in value)[:MAX_FIELD]
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    """What an acknowledgement looks like, whichever board it is of."""
-    return re.compile(re.sub(r"\\{[a-z]+\\}", ".*", re.escape(text)))

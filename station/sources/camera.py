@@ -75,8 +75,8 @@ class _Newest:
     wall_s: float
 
 
-class _Order:
-    """Implements ``types.Order``; all of it belongs to *changed*, which the camera holds when it serves."""
+class CameraOrder:
+    """Implements ``types.Order``. All of it belongs to *changed*, which the camera holds when it serves."""
 
     def __init__(
         self, since_s: float, until_s: float, changed: threading.Condition, monotonic: Callable[[], float]
@@ -132,7 +132,7 @@ class Camera:
         self._pixels: memoryview | None = None
         self._shape = (0, 0)
         self._earlier = 0  # pictures of earlier openings: numbers only rise
-        self._orders: deque[_Order] = deque()  # in the order in which they came: each gets a picture of its own
+        self._orders: deque[CameraOrder] = deque()  # in the order in which they came: each gets a picture of its own
         self._ordered = 0  # the last picture that an order got
         self._said: deque[str] = deque(maxlen=5)
         health.cannot("camera", self._trouble)  # whoever asks before the loop has begun hears it too
@@ -153,8 +153,8 @@ class Camera:
                     raise CameraError(f"the camera took no picture within {within_s * 1e3:.0f} ms")
                 self._changed.wait(left_s)
 
-    def order(self, *, since_s: float, until_s: float) -> _Order:
-        order = _Order(since_s, until_s, self._changed, self._monotonic)
+    def order(self, *, since_s: float, until_s: float) -> CameraOrder:
+        order = CameraOrder(since_s, until_s, self._changed, self._monotonic)
         with self._changed:
             order.trouble = self._trouble
             if order.trouble is None:

@@ -12,11 +12,13 @@ from typing import Protocol
 import structlog
 
 from station.errors import GateError
+from station.line_texts import TRIGGERS
 from station.types import Beat, Order, Port, Stop
 
 log = structlog.get_logger(__name__)
 
 TURN_S = 0.5
+MAX_DIGITS = 18  # of a number: it fits into 64 bits
 WAITING = 1000  # triggers that were heard and not yet taken: more can only be noise
 
 
@@ -25,8 +27,8 @@ class Dialect:
     """
     What a trigger looks like, and what is said to it: *taken* and *refused* are empty where the custom is to be silent.
 
-    *pattern* must match the whole line; its groups ``number`` and ``serial``, if it has them, are the board's.
-    ``{line}`` in what is said is the line itself.
+    *pattern* must match the whole line; its groups ``number`` and ``serial``, if it has them, are the board's. A number
+    may be padded with spaces. ``{line}`` in what is said is the line itself.
     """
 
     pattern: re.Pattern[str]
@@ -35,9 +37,9 @@ class Dialect:
 
 
 DIALECTS = {
-    "plain": Dialect(re.compile(r"T(?P<number>[0-9]{1,18})?")),
-    "keyence": Dialect(re.compile(r"T[1-4A]"), taken="{line}", refused="ER,{line},03"),  # echo, or error 03: not now
-    "cognex": Dialect(re.compile(r"S[EW]8"), taken="1", refused="-2"),  # native mode: done, or could not be executed
+    "plain": Dialect(re.compile(TRIGGERS["plain"])),
+    "keyence": Dialect(re.compile(TRIGGERS["keyence"]), "{line}", "ER,{line},03"),  # echo, or error 03: not now
+    "cognex": Dialect(re.compile(TRIGGERS["cognex"]), "1", "-2"),  # native mode: done, or could not be executed
 }
 
 
@@ -65,6 +67,9 @@ class SerialTriggers:
 
     When a trigger came, with which code and of which board its picture is, is settled as soon as it is heard: *order*
     asks the camera. Taking it waits for the disk, and meanwhile the next board and its code come.
+
+    A line that begins as a trigger with its number does, and is none, is noise: where a scanner shares the line it
+    would else be the next board's barcode.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class SerialTriggers:
         self._beat = beat
         self._code_for = code_for
         self._heard: Queue[_Heard] = Queue(WAITING)
+        self.noise = 0  # damaged triggers, and those that came while WAITING were there
         port.listen(self._on_line)
 
     def run(self, stop: Stop) -> None:
@@ -98,21 +104,27 @@ class SerialTriggers:
     def _on_line(self, line: bytes, at_s: float) -> bool:
         text = line.decode("ascii", "replace")
         match = self._dialect.pattern.fullmatch(text)
-        if match is None:
+        if match is None and not self._begins_as_one(text):
             return False
-        found = match.groupdict()
-        number = found.get("number")
-        if number is not None and not (number.isascii() and number.isdigit() and len(number) <= 18):
-            return False  # a pattern of the user's own may let more through
         code = self._code_for(at_s)  # asked in any case: a code belongs to this board, or to none
-        picture = self._order(at_s)
-        heard = _Heard(text, int(number) if number else None, found.get("serial") or code, at_s, picture)
+        heard = None if match is None else _understood(match, code, at_s, self._order)
+        if heard is None or not self._queued(heard):
+            self.noise += 1
+            log.debug("trigger not understood", line=text[:80])
+        return True
+
+    def _queued(self, heard: _Heard) -> bool:
         try:
             self._heard.put_nowait(heard)
         except Full:
-            picture.cancel()
-            return False  # noise, which the port counts
+            heard.picture.cancel()
+            return False
         return True
+
+    def _begins_as_one(self, text: str) -> bool:
+        """A pattern without numbers tells triggers by all of it."""
+        match = self._dialect.pattern.match(text)
+        return match is not None and bool(match.groupdict(default="").get("number", match.group()))
 
     def _take(self, heard: _Heard) -> None:
         taken = self._arrived(heard.number, heard.board_serial, heard.at_s, picture=heard.picture) is not None
@@ -122,6 +134,17 @@ class SerialTriggers:
                 self._port.write((answer.format(line=heard.text) + self._terminator).encode())
             except GateError as error:  # the port's own loop finds out too
                 log.warning("trigger not acknowledged", reason=str(error))
+
+
+def _understood(match: re.Match[str], code: str | None, at_s: float, order: Callable[[float], Order]) -> _Heard | None:
+    """None: a pattern of the user's own let through what is no number, or what nobody could read as a serial."""
+    found = match.groupdict(default="")
+    number, board_serial = found.get("number", "").strip(" "), found.get("serial", "")
+    if number and not (number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS):
+        return None
+    if not all(" " <= one <= "~" for one in board_serial):
+        return None
+    return _Heard(match.string, int(number) if number else None, board_serial or code, at_s, order(at_s))
 
 
 def dialect_of(preset: str, pattern: str) -> Dialect:

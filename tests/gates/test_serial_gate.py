@@ -163,6 +163,13 @@ def test_a_result_that_the_plc_acknowledges_is_shown_and_one_that_it_does_not_is
             silent.gate.show(answer(2))
 
 
+def test_what_cannot_be_an_acknowledgement_is_left_to_others() -> None:
+    """With "{number}" the gate took each trigger for one, and with "A{number}" each barcode that began with an A."""
+    gates = [Desk(replace(QUIET, ack=ack)) for ack in ("{number}", "A{number}")]
+    said = [[desk.port.say(line) for line in (b"17", b"A17", b"T17", b"ABC-1")] for desk in gates]
+    assert said == [[True, False, False, False], [False, True, False, False]]
+
+
 def test_what_is_filled_in_cannot_end_the_line_or_begin_another() -> None:
     desk = Desk(replace(QUIET, failed="F{number};{serial};{verdict};{reason}"))
     desk.gate.show(answer(5, Verdict.FAIL, reason="short\rP99\r≥" + "x" * 200, serial="SN\n1"))
