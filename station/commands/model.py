@@ -165,7 +165,8 @@ def rollback(settings: Settings, console: Console) -> None:
         verify(settings, name, console)
     except ModelError as error:
         raise ModelError(f"{error}; nothing was changed: choose one with station model use NAME") from None
-    _say_used(settings, store.rollback(), console)
+    store.rollback(name)
+    _say_used(settings, name, console)
 
 
 def toml_of(thresholds: dict[str, float]) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -89,10 +93,103 @@ def test_a_name_in_the_configuration_wins_over_the_choice(filled: ModelStore) ->
 def test_rolling_back_goes_through_all_earlier_choices_and_ends(filled: ModelStore) -> None:
     for name in "abcb":
         filled.use(name)
-    assert [filled.rollback() for _ in range(3)] == ["c", "a", BUNDLED]
+    for name in ("c", "a", BUNDLED):
+        assert filled.previous() == name
+        filled.rollback(name)
+        assert filled.current() == name
     with pytest.raises(ModelError, match="nothing to roll back to"):
-        filled.rollback()
-    assert filled.current() == BUNDLED
+        filled.rollback(BUNDLED)
+
+
+def test_a_rollback_goes_to_the_model_that_was_tested_or_nowhere(filled: ModelStore) -> None:
+    filled.use("a")
+    filled.use("b")
+    tested = filled.previous()
+    filled.use("c")  # by another command, while this one was testing
+    with pytest.raises(ModelError, match="chosen meanwhile"):
+        filled.rollback(tested)
+    assert filled.current() == "c"
+
+
+def test_of_two_that_choose_at_once_neither_choice_is_lost(filled: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, waiting = ModelStore(filled.folder), threading.Event()
+    flock, choices = fcntl.flock, filled._choices
+
+    def choose() -> None:
+        other.use("b")
+        waiting.set()
+
+    thread = threading.Thread(target=choose)
+
+    def noticed(descriptor: int, operation: int) -> None:
+        if threading.current_thread() is thread:
+            waiting.set()
+        flock(descriptor, operation)
+
+    def meanwhile(*, damaged_is_none: bool = False) -> list[str]:
+        found = choices(damaged_is_none=damaged_is_none)
+        thread.start()
+        assert waiting.wait(10)  # for the lock, or it is through already
+        return found
+
+    monkeypatch.setattr(fcntl, "flock", noticed)
+    monkeypatch.setattr(filled, "_choices", meanwhile)
+    filled.use("a")
+    thread.join(10)
+    assert json.loads((filled.folder / "current.json").read_text())["use"] == ["b", "a", BUNDLED]
+
+
+def test_two_that_write_at_once_do_not_share_a_draft(filled: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share without locks, where one may write while the other does."""
+    other, replace = ModelStore(filled.folder), Path.replace
+
+    def unlocked(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def meanwhile(draft: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        other.use("b")
+        return replace(draft, target)
+
+    monkeypatch.setattr(fcntl, "flock", unlocked)
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    filled.use("a")
+    assert filled.current() == "a"
+
+
+def test_what_a_killed_import_left_is_cleared_and_what_one_is_making_is_not(filled: ModelStore, tmp_path: Path) -> None:
+    left, made = filled.folder / ".importing-left", filled.folder / ".importing-made"
+    for draft in (left, made):
+        (draft / "model").mkdir(parents=True)
+        (draft / "model" / "model.onnx").write_bytes(b"half")
+    (filled.folder / ".part-left").touch()
+    descriptor = os.open(made, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    model = tmp_path / "d.onnx"
+    model.write_bytes(b"d")
+    filled.add(card_of("d", model), model=model, boards={})
+    os.close(descriptor)
+    assert sorted(one.name for one in filled.folder.glob(".*")) == [made.name]
+    assert filled.names() == ["a", "b", "c", "d"]
+
+
+def test_an_import_holds_its_draft_until_it_is_through(
+    filled: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"m")
+    adopt, names = filled._adopt, ["e", "d"]
+
+    def another_import(path: Path) -> None:
+        adopt(path)
+        if names[1:]:
+            names.pop()
+            ModelStore(filled.folder).add(card_of("e", model), model=model, boards={})
+
+    monkeypatch.setattr(filled, "_adopt", another_import)
+    filled.add(card_of("d", model), model=model, boards={})
+    assert filled.names() == ["a", "b", "c", "d", "e"]
+    assert not list(filled.folder.glob(".*"))
 
 
 def test_a_crash_while_choosing_leaves_the_old_choice(filled: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
