@@ -136,8 +136,12 @@ def list_models(settings: Settings, console: Console) -> None:
         )
 
 
-def verify(settings: Settings, name: str | None, console: Console) -> None:
-    """Loads a model (None: the configured one), has it judge its whole self-test, and times it. Raises ModelError."""
+def verify(settings: Settings, name: str | None, console: Console) -> tuple[str, ...]:
+    """
+    Loads a model (None: the configured one), has it judge its whole self-test, and times it. Raises ModelError.
+
+    Returns the labels that it knows.
+    """
     store = model_store(settings)
     file = find_model(name or settings.detector.model, store=store)
     began_s = time.perf_counter()
@@ -148,12 +152,13 @@ def verify(settings: Settings, name: str | None, console: Console) -> None:
     console.print(f"{detector.description}: loaded in {loaded_s:.2f} s", markup=False)
     known = f"{told} boards judged as when it came" if told else "it has no self-test (model import --images DIR)"
     console.print(f"self-test: {known}; {timing.median_ms:.1f} ms a board ({timing.computed_by})", markup=False)
+    return detector.labels
 
 
 def use(settings: Settings, name: str, console: Console) -> None:
     """Chooses *name* for the next start, if it passes its self-test here and now. Raises ModelError."""
-    verify(settings, name, console)
-    model_store(settings).use(name)
+    labels = verify(settings, name, console)
+    model_store(settings).use(name, labels)
     _say_used(settings, name, console)
 
 
@@ -162,10 +167,10 @@ def rollback(settings: Settings, console: Console) -> None:
     store = model_store(settings)
     name = store.previous()
     try:
-        verify(settings, name, console)
+        labels = verify(settings, name, console)
     except ModelError as error:
         raise ModelError(f"{error}; nothing was changed: choose one with station model use NAME") from None
-    store.rollback(name)
+    store.rollback(name, labels)
     _say_used(settings, name, console)
 
 

@@ -2,7 +2,8 @@
 The model store: which models there are, which one is used, and which ran well; and the finding of a model by its name.
 
     DATA_DIR/models/NAME/model.onnx card.json selftest/...    one model: complete, or not there
-    DATA_DIR/models/current.json                              what ``station model use`` chose, and what it was before
+    DATA_DIR/models/current.json                              what ``station model use`` chose, what it was before, and
+                                                              the labels of these
     DATA_DIR/models/good.json                                 what the station started with and found well
     DATA_DIR/models/.converted/SHA256.onnx SHA256.json        .pt files, by their own sha256, as ONNX
 
@@ -18,7 +19,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,13 +157,17 @@ class ModelStore:
         """What ``use`` chose last; the bundled model while it has chosen none."""
         return self._choices()[0]
 
-    def use(self, name: str) -> None:
-        """From the next start on, *name*. Atomic: after a crash the old choice holds, or this. Raises ModelError."""
+    def use(self, name: str, labels: Sequence[str]) -> None:
+        """
+        From the next start on, *name*. Atomic: after a crash the old choice holds, or this. Raises ModelError.
+
+        Its *labels* are written down too: no other may stand in for it that does not know them all.
+        """
         if name not in SHIPPED:
             self.card(name)
         with self._changing():
             before = [one for one in self._choices(damaged_is_none=True) if one != name]
-            self._write("current.json", {"use": [name, *before][:REMEMBERED]})
+            self._choose([name, *before][:REMEMBERED], labels)
 
     def previous(self) -> str:
         """What ``rollback`` would choose. Raises ModelError when there is none."""
@@ -171,12 +176,25 @@ class ModelStore:
             raise ModelError(f"there is nothing to roll back to: {self.current()} is the first model in use")
         return before[0]
 
-    def rollback(self, name: str) -> None:
-        """Goes back to *name*, which was used before, and forgets the present choice. Raises ModelError."""
+    def rollback(self, name: str, labels: Sequence[str]) -> None:
+        """Goes back to *name*, which was used before, and forgets the present choice; else as ``use``."""
         with self._changing():
             if self.previous() != name:
                 raise ModelError(f"{name} is not what was used before any more: somebody else has chosen meanwhile")
-            self._write("current.json", {"use": self._choices()[1:]})
+            self._choose(self._choices()[1:], labels)
+
+    def labels(self, name: str) -> set[str] | None:
+        """
+        What *name* knows, good or damaged, as its card says; else whatever was known of it when it was chosen, or ran.
+
+        None: nobody can tell any more.
+        """
+        try:
+            return set(self.card(name).labels)
+        except ModelError:
+            noted = [*self._noted().items(), *((one.name, one.labels) for one in self.good())]
+            known = [labels for of, labels in noted if of == name]
+            return set[str]().union(*known) if known else None
 
     def good(self) -> list[Good]:
         """What ran well, the last one first. A damaged list is an empty one: it is a memory, not a promise."""
@@ -232,6 +250,20 @@ class ModelStore:
         if damaged_is_none:
             return []
         raise ModelError(f"{path} is damaged: choose the model again with station model use NAME")
+
+    def _noted(self) -> dict[str, tuple[str, ...]]:
+        """The labels of what was chosen; an older station did not write them down."""
+        try:
+            listed = json.loads((self.folder / "current.json").read_text(encoding="utf-8"))["labels"]
+            return {str(name): tuple(map(str, labels)) for name, labels in listed.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def _choose(self, names: Sequence[str], labels: Sequence[str]) -> None:
+        """Writes down that the first of *names* is in use and knows *labels*, and the others were before it."""
+        noted = {**self._noted(), names[0]: labels}
+        kept = {name: list(noted[name]) for name in names if name in noted}
+        self._write("current.json", {"use": list(names), "labels": kept})
 
     def _write(self, name: str, document: Mapping[str, object]) -> None:
         path = self.folder / name

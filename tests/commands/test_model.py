@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -165,6 +168,73 @@ def test_a_model_that_knows_fewer_labels_never_stands_in(settings: Settings, sto
     damage(store, "tiny")
     with pytest.raises(ModelError, match="damaged"):
         chosen(settings)
+
+
+def away(store: ModelStore, name: str) -> None:
+    shutil.rmtree(store.folder / name)
+
+
+def without_card(store: ModelStore, name: str) -> None:
+    (store.folder / name / "card.json").write_text("{")
+
+
+def of_an_older_station(store: ModelStore, name: str) -> None:
+    without_card(store, name)
+    (store.folder / "current.json").write_text(json.dumps({"use": [name]}))
+
+
+def undecided(store: ModelStore, _name: str) -> None:
+    (store.folder / "current.json").write_text("")
+
+
+def forgetful(store: ModelStore, name: str) -> None:
+    without_card(store, name)
+    (store.folder / "good.json").write_text(
+        (store.folder / "good.json").read_text().replace('"open"', '"open", "short"')
+    )
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (away, "neither"),
+        (without_card, "damaged"),
+        (forgetful, "damaged"),
+        (of_an_older_station, "the labels of new are not known any more: choose one with station model use NAME"),
+        (undecided, "current.json is damaged: choose the model again with station model use NAME"),
+    ],
+)
+def test_no_model_stands_in_for_labels_that_it_lacks_or_that_nobody_knows(
+    settings: Settings,
+    store: ModelStore,
+    tmp_path: Path,
+    trouble: Callable[[ModelStore, str], None],
+    words: str,
+) -> None:
+    """The new one was chosen and has never run; the old one passed the boards on which only that sees a short."""
+    few = save(tmp_path / "few.onnx", np.zeros((1, 5, 84), np.float32), names="{0: 'open'}")
+    bring(settings, few, "old")
+    use(settings, "old", quiet())
+    assert chosen(settings) == ("old", None)
+    bring(settings, save_seeing(tmp_path / "tiny.onnx"), "new")
+    use(settings, "new", quiet())
+    trouble(store, "new")
+    with pytest.raises(ModelError, match=re.escape(words)):
+        chosen(settings)
+
+
+@pytest.mark.parametrize("trouble", [damage, away, without_card])
+def test_one_that_knows_the_labels_stands_in_for_a_model_that_has_never_run(
+    settings: Settings, store: ModelStore, tmp_path: Path, trouble: Callable[[ModelStore, str], None]
+) -> None:
+    for name in ("old", "new"):
+        bring(settings, save_seeing(tmp_path / "tiny.onnx"), name)
+    use(settings, "old", quiet())
+    assert chosen(settings) == ("old", None)
+    use(settings, "new", quiet())
+    trouble(store, "new")
+    name, why = chosen(settings)
+    assert (name, why is not None) == ("old", True)
 
 
 def test_without_a_good_one_a_damaged_model_is_an_error(settings: Settings, store: ModelStore, tmp_path: Path) -> None:
