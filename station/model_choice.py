@@ -62,10 +62,7 @@ def ready_detector(settings: Settings, *, on_progress: OnProgress) -> Ready:
     except ModelError as error:
         if _is_file(wanted):
             raise
-        stand_in = _stand_in(settings, store, error)
-        if stand_in is None:
-            raise
-        good, detector = stand_in
+        good, detector = _stand_in(settings, store, error)
         why = f"{error}: {good.name} judges in its place; choose one with station model use, and restart"
         log.error("model gave way to the last good one", wanted=wanted, model=good.name, reason=str(error))
         return Ready(detector, why)
@@ -150,16 +147,14 @@ def seeing_all(settings: Settings) -> Settings:
     )
 
 
-def _stand_in(settings: Settings, store: ModelStore, trouble: ModelError) -> tuple[Good, ModelDetector] | None:
-    """The last good model that still is, and knows all that the configured one knows; ModelError: nobody can tell."""
+def _stand_in(settings: Settings, store: ModelStore, trouble: ModelError) -> tuple[Good, ModelDetector]:
+    """The last good model that still is, and knows all labels of the configured one. Raises ModelError."""
     wanted = settings.detector.model
+    hint = "; choose one with station model use NAME" if wanted == STORE else ""
     failed = store.current() if wanted == STORE else wanted
     needed = store.labels(failed)
     if needed is None:
-        raise ModelError(
-            f"{trouble}; no other model judges in its place, since the labels of {failed} are not known any more: "
-            "choose one with station model use NAME"
-        ) from None
+        raise ModelError(f"{trouble}; no other judges in its place, since nobody knows the labels of {failed}{hint}")
     for one in store.good():
         if one.name == failed:
             continue
@@ -172,7 +167,7 @@ def _stand_in(settings: Settings, store: ModelStore, trouble: ModelError) -> tup
             return one, detector
         missing = sorted(needed - set(detector.labels))
         log.warning("model knows too little to stand in", model=one.name, wanted=failed, missing=missing)
-    return None
+    raise ModelError(f"{trouble}; no other that has run well knows all its labels{hint}")
 
 
 def _remember(store: ModelStore, good: Good) -> None:

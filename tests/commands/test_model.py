@@ -197,10 +197,10 @@ def forgetful(store: ModelStore, name: str) -> None:
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
-        (away, "neither"),
-        (without_card, "damaged"),
-        (forgetful, "damaged"),
-        (of_an_older_station, "the labels of new are not known any more: choose one with station model use NAME"),
+        (away, "no other that has run well knows all its labels; choose one with station model use NAME"),
+        (without_card, "no other that has run well knows all its labels"),
+        (forgetful, "no other that has run well knows all its labels"),
+        (of_an_older_station, "nobody knows the labels of new; choose one with station model use NAME"),
         (undecided, "current.json is damaged: choose the model again with station model use NAME"),
     ],
 )
