@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from station.assets import SAMPLES
 from station.commands.model import import_model, list_models, rollback, toml_of, use, verify
 from station.config import Settings
 from station.detectors.card import sha256_of, write_card
-from station.detectors.store import BUNDLED, ModelStore
+from station.detectors.store import BUNDLED, PAIRED, ModelStore
 from station.errors import LabelsError, ModelError
 from station.model_choice import ready_detector
 from tests.daemon import Daemon, ServiceManager, Subscriber, drop, encoded, lasting_broker, picture
@@ -311,8 +312,43 @@ def test_thresholds_are_printed_as_toml_that_reads_back(tmp_path: Path) -> None:
     from station.config import load
 
     path = tmp_path / "station.toml"
-    path.write_text(toml_of({"open": 0.25, 'a "b" \\c': 0.5}))
-    assert load(path).recipe.thresholds == {"open": 0.25, 'a "b" \\c': 0.5}
+    thresholds = {"open": 0.25, 'a "b" \\c': 0.5, "Zinn-Br\u00fccke \U0001f525": 0.4, "two\nlines \x1b[2J\x7f": 0.3}
+    path.write_text(toml_of(thresholds), encoding="utf-8")
+    assert load(path).recipe.thresholds == thresholds
+
+
+def test_labels_that_look_like_markup_are_printed_as_they_are(
+    settings: Settings, store: ModelStore, tmp_path: Path, boards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The import ended in a traceback, after the model was in the store."""
+    label = "[/b] [red]open[/] :x: \x1b[2J"
+    tiny = save_seeing(tmp_path / "tiny.onnx", metadata={"names": repr({0: label, 1: "short"})})
+    console = Console(width=200, record=True, file=io.StringIO())
+    import_model(settings, tiny, name="tiny", images=boards, miss_cost=50, trusted=False, console=console)
+    use(settings, "tiny", console)
+    rollback(settings, console)
+    list_models(settings, console)
+    text = console.export_text()
+    assert text.count("[/b] [red]open[/] :x: \\x1b[2J") == 3
+    assert "\x1b" not in text + capsys.readouterr().out
+    assert store.card("tiny").labels[0] == label
+
+
+def test_a_template_is_for_boards_of_its_product_and_not_for_what_a_model_is_tested_on(
+    settings: Settings, store: ModelStore, tmp_path: Path, boards: Path
+) -> None:
+    template = SAMPLES / "pass-template-44000062.jpg"
+    recipe = settings.recipe.model_copy(update={"template": template})
+    beside = settings.model_copy(update={"recipe": recipe})
+    for name in ("one", "two"):
+        bring(beside, save_seeing(tmp_path / "tiny.onnx"), name, images=boards)
+        use(beside, name, quiet())
+    assert 0.1 < store.card("one").thresholds["open"] < 0.9
+    verify(beside, BUNDLED, quiet())
+    verify(beside, PAIRED, quiet())
+    rollback(beside, quiet())
+    assert store.current() == "one"
+    assert chosen(beside) == ("one", None)
 
 
 def test_a_station_whose_model_is_damaged_runs_with_the_last_good_one_and_says_so(tmp_path: Path) -> None:
