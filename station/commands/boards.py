@@ -14,7 +14,7 @@ from station.detectors.selftest import Candidate
 from station.detectors.thresholds import Choice, thresholds_from_cost
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
-from station.labelled import SUFFIXES, LabelledBoard, Layout, hits_by_label, read_labelled
+from station.labelled import NAMES, SUFFIXES, LabelledBoard, Layout, hits_by_label, read_labelled
 from station.model_choice import LOWEST
 from station.types import Defect, Image
 
@@ -79,12 +79,26 @@ def hits_of(
 def thresholds_of(
     detector: NetworkDetector, boards: Boards, labels: Sequence[str], *, miss_cost: float
 ) -> dict[str, Choice]:
-    """The thresholds of least cost on *boards*, for the labels that are there. Raises ModelError, LabelsError."""
+    """
+    The thresholds of least cost on *boards*, for the labels that are there. Raises ModelError, LabelsError.
+
+    One that misses most of its defects is none: the labels mean something else, or the model does not know them.
+    """
     hits = hits_of(detector, boards.all, labels, what="judging labelled boards")
     try:
-        return thresholds_from_cost(hits, miss_cost=miss_cost, floor=LOWEST)
+        chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=LOWEST)
     except ValueError as error:
         raise LabelsError(str(error)) from None
+    missed = [
+        f"{label} {one.misses} of {one.labelled}" for label, one in chosen.items() if 2 * one.misses > one.labelled
+    ]
+    if missed:
+        raise LabelsError(
+            f"at the thresholds of least cost the model misses most defects of a label ({', '.join(missed)}): is that "
+            f"what these labels are called, in this order, in labels/ and {NAMES}? If so, they need more training, or "
+            "more false calls for a miss (--miss-cost)"
+        )
+    return chosen
 
 
 def _progress(what: str, count: int) -> Iterator[int]:

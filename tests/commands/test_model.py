@@ -279,6 +279,21 @@ def test_a_folder_that_is_not_understood_leaves_the_store_as_it_is(
     assert store.names() == []
 
 
+def test_labels_in_another_order_than_the_models_are_taken_by_name_or_refused(
+    settings: Settings, store: ModelStore, tmp_path: Path, boards: Path
+) -> None:
+    """The recipe that was printed for them missed every defect."""
+    for file in (boards / "labels").iterdir():
+        file.write_text(file.read_text().replace("0", "1", 1))
+    tiny = save_seeing(tmp_path / "tiny.onnx")
+    with pytest.raises(LabelsError, match=r"misses most defects of a label \(short 6 of 6\): .*data\.yaml"):
+        bring(settings, tiny, "tiny", images=boards)
+    assert store.names() == []
+    (boards / "data.yaml").write_text("names:\n  0: 'short'\n  1: 'open'\n")
+    bring(settings, tiny, "tiny", images=boards)
+    assert 0.1 < store.card("tiny").thresholds["open"] < 0.9
+
+
 def test_the_list_shows_a_damaged_model_as_such(settings: Settings, store: ModelStore, tmp_path: Path) -> None:
     bring(settings, save_seeing(tmp_path / "tiny.onnx"), "tiny")
     (store.folder / "tiny" / "card.json").write_text("{")
