@@ -21,7 +21,7 @@ from station.detectors.reference import Reference
 from station.detectors.store import find_model
 from station.detectors.yolo import NetworkDetector
 from station.errors import ConfigError, DetectorError, LabelsError
-from station.labelled import SUFFIXES, LabelledBoard, Layout, as_marked, check_classes, load, read_labelled
+from station.labelled import SUFFIXES, LabelledBoard, Layout, as_marked, load, read_labelled, renumbered
 from station.types import Defect, Image, ModelInfo, Recipe
 
 CONFIDENCE = 0.001  # AP is over all thresholds: what a station would not report belongs to it too
@@ -214,7 +214,7 @@ def judge(
     """
     names = _names(detector, boards, blind=blind)
     labels = tuple(dict.fromkeys([*names, *detector.labels]))
-    check_classes(boards, names)
+    boards = renumbered([replace(one, names=None) for one in boards] if blind else boards, names)
     partners = [_beside(templates, board) for board in boards]
     if detector.compares and None in partners:
         missing = boards[partners.index(None)].name

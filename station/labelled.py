@@ -3,22 +3,25 @@ Reads folders of boards whose defects somebody has marked, and has a detector ju
 
 ``DIR/images`` holds the pictures and ``DIR/labels`` a .txt of the same name for each: YOLO's (``class cx cy w h``,
 relative to the picture; docs.ultralytics.com/datasets/detect) or DeepPCB's (``x1 y1 x2 y2 type`` in pixels, types
-from 1 on; github.com/tangsanli5201/DeepPCB). A picture without a label file has no defect.
+from 1 on; github.com/tangsanli5201/DeepPCB). A picture without a label file has no defect. ``DIR/data.yaml`` says what
+YOLO's classes are called; without it they are numbered as the model numbers its labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from station.class_names import class_names
 from station.detectors.metric import Hits, Marked, by_coco50, match
 from station.errors import LabelsError
 from station.picture import decode, look
 from station.types import Defect, Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+NAMES = "data.yaml"
 HINT = "give a folder with images/ and labels/ (a .txt of the same name for each picture)"
 
 
@@ -42,12 +45,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LabelledBoard:
-    """One board: its name (path below ``images`` without suffix), its picture, and its defects in their layout."""
+    """
+    One board: its name (path below ``images`` without suffix), its picture, and its defects in their layout.
+
+    *names*: what its classes are called; None: as the model's labels, in their order.
+    """
 
     name: str
     picture: Path
     rows: tuple[Row, ...]
     layout: Layout
+    names: Mapping[int, str] | None = None
 
     def marked(self, number: int, *, height_px: int, width_px: int) -> list[Marked]:
         """Its defects as boxes of image *number*, in pixels of a picture of that size."""
@@ -59,7 +67,7 @@ def read_labelled(root: Path, *, split: str = "all") -> list[LabelledBoard]:
     """
     The boards of *root* in the order of their names; *split* "all", or a part: ``SPLIT.txt`` or ``images/SPLIT``.
 
-    Raises LabelsError for a folder, a split or a label line that cannot be understood, naming it.
+    Raises LabelsError for a folder, a split, a label line or a data.yaml that cannot be understood, naming it.
     """
     pictures = _pictures(root, split)
     labels = {name: root / "labels" / f"{name}.txt" for name in pictures}
@@ -67,8 +75,9 @@ def read_labelled(root: Path, *, split: str = "all") -> list[LabelledBoard]:
     if not lines:
         raise LabelsError(f"{root / 'labels'} has no label for any picture of {root / 'images'}: {HINT}")
     layout = _layout(lines, labels)
+    names = _names(root / NAMES) if layout is Layout.YOLO else None
     return [
-        LabelledBoard(name, picture, tuple(_row(one, layout) for one in lines.get(name, ())), layout)
+        LabelledBoard(name, picture, tuple(_row(one, layout) for one in lines.get(name, ())), layout, names)
         for name, picture in pictures.items()
     ]
 
@@ -103,12 +112,12 @@ def hits_by_label(
     right_by: Callable[[float], bool] = by_coco50,
 ) -> dict[str, Hits]:
     """
-    What *detect* (a detector's) gets right on *boards*, by label; class k of the files is ``labels[k]``.
+    What *detect* (a detector's) gets right on *boards*, by label.
 
     Run the detector at a low confidence: what it does not report cannot be weighed. Raises LabelsError for a class that
     *labels* does not have and for a picture that cannot be read; DetectorError is the detector's.
     """
-    check_classes(boards, labels)
+    boards = renumbered(boards, labels)
     found: list[Marked] = []
     truths: list[Marked] = []
     for number, board in enumerate(boards):
@@ -119,16 +128,44 @@ def hits_by_label(
     return {label: match(found, truths, class_id=kind, right_by=right_by) for kind, label in enumerate(labels)}
 
 
-def check_classes(boards: Sequence[LabelledBoard], labels: Sequence[str]) -> None:
-    """Raises LabelsError when a board is marked with a class that *labels* does not have."""
-    for board in boards:
-        for row in board.rows:
-            if row.class_id >= len(labels):
-                number = row.class_id + (board.layout is Layout.DEEPPCB)
-                raise LabelsError(
-                    f"{board.name} is labelled with class {number}, but the model knows only {len(labels)} labels "
-                    f"({', '.join(labels)}): these boards are of another model"
-                )
+def renumbered(boards: Sequence[LabelledBoard], labels: Sequence[str]) -> list[LabelledBoard]:
+    """
+    *boards* with classes that are numbered as *labels* are, by their names where they have some.
+
+    Raises LabelsError when one is marked with what *labels* does not have.
+    """
+    return [replace(board, rows=tuple(_renumbered(one, board, labels) for one in board.rows)) for board in boards]
+
+
+def _renumbered(row: Row, board: LabelledBoard, labels: Sequence[str]) -> Row:
+    known = f"the model knows only {len(labels)} labels ({', '.join(labels)}): these boards are of another model"
+    number = row.class_id + (board.layout is Layout.DEEPPCB)
+    if board.names is None:
+        if row.class_id >= len(labels):
+            raise LabelsError(f"{board.name} is labelled with class {number}, but {known}")
+        return row
+    name = board.names.get(row.class_id)
+    if name is None:
+        raise LabelsError(f"{board.name} is labelled with class {number}, which {NAMES} does not name")
+    if name not in labels:
+        what = f"{name} (class {number} of {NAMES})"
+        raise LabelsError(f"{board.name} is labelled with {what}, but {known}, or {NAMES} calls it otherwise")
+    return replace(row, class_id=list(labels).index(name))
+
+
+def _names(file: Path) -> dict[int, str] | None:
+    """What *file* calls the classes; None: it is not there. Raises LabelsError."""
+    try:
+        return class_names(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LabelsError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise LabelsError(
+            f"{file}: what the classes are called is not understood: {error}; write it as names: [open, short], or "
+            "move the file away if its classes are numbered as the model's labels"
+        ) from None
 
 
 def _pictures(root: Path, split: str) -> dict[str, Path]:

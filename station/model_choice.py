@@ -51,19 +51,18 @@ def ready_detector(settings: Settings, *, on_progress: OnProgress) -> Ready:
     """
     The configured model, or the last good one in its place. A .pt is converted first, where it was not before.
 
-    Only a model that knows every label of the one that it stands in for may do so: it would pass the rest. One that is
-    configured as a file has nobody behind it. Raises ModelError when none can be used, ConfigError without a template
-    for one that needs it.
+    Only a model that knows every label of the one that it stands in for may do so: it would pass the rest. Where nobody
+    knows these any more none may, and one that is configured as a file has nobody behind it. Raises ModelError when
+    none can be used, ConfigError without a template for one that needs it.
     """
     store, wanted = model_store(settings), settings.detector.model
     try:
         file = configured_model(settings, store, on_progress=on_progress)
         detector = tested_detector(settings, file, store)
     except ModelError as error:
-        stand_in = None if _is_file(wanted) else _stand_in(settings, store)
-        if stand_in is None:
+        if _is_file(wanted):
             raise
-        good, detector = stand_in
+        good, detector = _stand_in(settings, store, error)
         why = f"{error}: {good.name} judges in its place; choose one with station model use, and restart"
         log.error("model gave way to the last good one", wanted=wanted, model=good.name, reason=str(error))
         return Ready(detector, why)
@@ -148,33 +147,27 @@ def seeing_all(settings: Settings) -> Settings:
     )
 
 
-def _stand_in(settings: Settings, store: ModelStore) -> tuple[Good, ModelDetector] | None:
-    """The last good model that still is, other than the configured one, and fit to stand in for it."""
-    good = store.good()
-    try:
-        failed: str | None = store.current() if settings.detector.model == STORE else settings.detector.model
-    except ModelError:  # what was chosen cannot be told any more; the last that ran is as near as we get
-        failed = None
-    needed = _labels_of(failed, good, store) if failed is not None else set()
-    for one in good:
-        if one.name == failed or not needed <= set(one.labels):
+def _stand_in(settings: Settings, store: ModelStore, trouble: ModelError) -> tuple[Good, ModelDetector]:
+    """The last good model that still is, and knows all labels of the configured one. Raises ModelError."""
+    wanted = settings.detector.model
+    hint = "; choose one with station model use NAME" if wanted == STORE else ""
+    failed = store.current() if wanted == STORE else wanted
+    needed = store.labels(failed)
+    if needed is None:
+        raise ModelError(f"{trouble}; no other judges in its place, since nobody knows the labels of {failed}{hint}")
+    for one in store.good():
+        if one.name == failed:
             continue
         try:
-            return one, tested_detector(settings, find_model(one.name, store=store), store)
+            detector = tested_detector(settings, find_model(one.name, store=store), store)
         except (ModelError, ConfigError) as error:
             log.warning("model is not good any more", model=one.name, reason=str(error))
-    return None
-
-
-def _labels_of(name: str, good: Sequence[Good], store: ModelStore) -> set[str]:
-    """The labels of a model that is in trouble, as far as anybody still knows them."""
-    remembered = next((one.labels for one in good if one.name == name), None)
-    if remembered is not None:
-        return set(remembered)
-    try:
-        return set(store.card(name).labels)
-    except ModelError:
-        return set()
+            continue
+        if needed <= set(detector.labels):  # its own word: what is remembered may be of another file of that name
+            return one, detector
+        missing = sorted(needed - set(detector.labels))
+        log.warning("model knows too little to stand in", model=one.name, wanted=failed, missing=missing)
+    raise ModelError(f"{trouble}; no other that has run well knows all its labels{hint}")
 
 
 def _remember(store: ModelStore, good: Good) -> None:

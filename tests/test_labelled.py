@@ -10,7 +10,7 @@ import pytest
 
 from station.detectors.metric import Marked
 from station.errors import LabelsError
-from station.labelled import Layout, as_marked, check_classes, hits_by_label, load, read_labelled
+from station.labelled import Layout, as_marked, hits_by_label, load, read_labelled, renumbered
 from station.types import Box, Defect, Image
 
 WIDTH_PX, HEIGHT_PX = 200, 100
@@ -102,9 +102,52 @@ def test_a_folder_that_is_none_of_ours_is_told_what_is_wanted(tmp_path: Path) ->
 
 def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path) -> None:
     boards = read_labelled(folder(tmp_path, {"one": "40 40 60 60 3"}))
-    check_classes(boards, ("open", "short", "spur"))
+    assert renumbered(boards, ("open", "short", "spur")) == boards
     with pytest.raises(LabelsError, match=r"one is labelled with class 3, but the model knows only 2 labels"):
-        check_classes(boards, ("open", "short"))
+        renumbered(boards, ("open", "short"))
+
+
+def test_classes_are_what_the_data_yaml_beside_them_calls_them(tmp_path: Path) -> None:
+    """As ``station ledger export --dataset`` writes it: by name, and not in the model's order."""
+    root = folder(tmp_path, {"one": "0 0.25 0.5 0.1 0.2\n2 0.25 0.5 0.1 0.2"})
+    (root / "data.yaml").write_text('path: .\nnames:\n  0: "open"\n  1: "short"\n  2: "spur"\n', encoding="utf-8-sig")
+    boards = read_labelled(root)
+    (board,) = renumbered(boards, ("spur", "copper", "open"))
+    assert [one.class_id for one in board.rows] == [2, 0]
+
+    def detect(_: Image) -> list[Defect]:
+        return [Defect("spur", 0.9, Box(40, 40, 20, 20), "test")]
+
+    hits = hits_by_label(detect, boards, ("spur", "copper", "open"))
+    assert [(label, one.right.tolist(), one.labelled) for label, one in hits.items()] == [
+        ("spur", [True], 1),
+        ("copper", [], 0),
+        ("open", [], 1),
+    ]
+    with pytest.raises(
+        LabelsError, match=r"one is labelled with spur \(class 2 of data\.yaml\), but the model knows only"
+    ):
+        renumbered(boards, ("open", "short"))
+    (root / "data.yaml").write_text("names: [open]\n")
+    with pytest.raises(LabelsError, match=r"one is labelled with class 2, which data\.yaml does not name"):
+        renumbered(read_labelled(root), ("open", "short"))
+
+
+@pytest.mark.parametrize("text", ["nc: 3\n", "names: {0: open}\n", "names:\n  0: caf\xe9\n"])
+def test_a_data_yaml_that_is_not_understood_is_refused_and_never_passed_over(tmp_path: Path, text: str) -> None:
+    root = folder(tmp_path, {"one": "0 0.25 0.5 0.1 0.2"})
+    (root / "data.yaml").write_text(text, encoding="latin-1")
+    with pytest.raises(
+        LabelsError, match=r"data\.yaml: what the classes are called is not understood: .*names: \[open"
+    ):
+        read_labelled(root)
+
+
+def test_a_data_yaml_says_nothing_of_deeppcbs_own_layout(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"one": "40 40 60 60 1"})
+    (root / "data.yaml").write_text("names: [short, open]\n")
+    (board,) = renumbered(read_labelled(root), ("open", "short"))
+    assert board.rows[0].class_id == 0
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:

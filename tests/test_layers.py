@@ -72,6 +72,7 @@ TOP = {
     "commands",
 }
 PURE = {
+    "class_names",
     "decide",
     "events",
     "digest",

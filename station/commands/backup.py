@@ -17,6 +17,8 @@ from rich.console import Console
 from station import __version__
 from station.backup import Archive, Manifest, open_archive, write_archive
 from station.config import PREFIX, Settings, find, load
+from station.detectors.kept import DRAFT
+from station.detectors.store import IMPORTING
 from station.disk import sync_directory
 from station.errors import BackupError, ConfigError
 from station.events import utc_text
@@ -136,7 +138,8 @@ def _models(store: Path) -> Iterator[tuple[str, Path]]:
     """The store's files by their name in the archive; not what is being written at the moment."""
     for path in sorted(store.rglob("*")) if store.is_dir() else ():
         parts = path.relative_to(store).parts
-        if path.is_file() and path.suffix != ".part" and not parts[0].startswith(".importing-"):
+        written = path.suffix == ".part" or path.name.startswith(DRAFT) or parts[0].startswith(IMPORTING)
+        if path.is_file() and not written:
             yield "/".join((MODELS, *parts)), path
 
 

@@ -12,10 +12,11 @@ from rich.progress import track
 from station.detectors.metric import Hits, by_paper
 from station.detectors.selftest import Candidate
 from station.detectors.thresholds import Choice, thresholds_from_cost
+from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
-from station.labelled import SUFFIXES, LabelledBoard, Layout, hits_by_label, read_labelled
+from station.labelled import NAMES, SUFFIXES, LabelledBoard, Layout, hits_by_label, read_labelled
 from station.model_choice import LOWEST
-from station.types import Defect, Detector, Image
+from station.types import Defect, Image
 
 MOST = 500  # boards, spread evenly over the folder: more take minutes and change thresholds by a hundredth
 PICTURES = 8  # on which a converted model is compared with its original
@@ -56,15 +57,17 @@ def pictures_of(root: Path) -> list[Path]:
 
 
 def hits_of(
-    detector: Detector, boards: Sequence[LabelledBoard], labels: Sequence[str], *, what: str
+    detector: NetworkDetector, boards: Sequence[LabelledBoard], labels: Sequence[str], *, what: str
 ) -> dict[str, Hits]:
-    """What *detector* gets right on *boards*, by label (IoU over 0.33). Raises ModelError, LabelsError."""
+    """
+    What *detector* gets right on *boards* of any product, by label (IoU over 0.33). Raises ModelError, LabelsError.
+    """
     shown = _progress(what, len(boards))
 
     def detect(image: Image) -> list[Defect]:
         next(shown, None)
         try:
-            return detector.detect(image)
+            return detector.detect_alone(image)
         except DetectorError as error:
             raise ModelError(f"the model fails on a labelled board: {error}") from None
 
@@ -73,13 +76,29 @@ def hits_of(
     return found
 
 
-def thresholds_of(detector: Detector, boards: Boards, labels: Sequence[str], *, miss_cost: float) -> dict[str, Choice]:
-    """The thresholds of least cost on *boards*, for the labels that are there. Raises ModelError, LabelsError."""
+def thresholds_of(
+    detector: NetworkDetector, boards: Boards, labels: Sequence[str], *, miss_cost: float
+) -> dict[str, Choice]:
+    """
+    The thresholds of least cost on *boards*, for the labels that are there. Raises ModelError, LabelsError.
+
+    One that misses most of its defects is none: the labels mean something else, or the model does not know them.
+    """
     hits = hits_of(detector, boards.all, labels, what="judging labelled boards")
     try:
-        return thresholds_from_cost(hits, miss_cost=miss_cost, floor=LOWEST)
+        chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=LOWEST)
     except ValueError as error:
         raise LabelsError(str(error)) from None
+    missed = [
+        f"{label} {one.misses} of {one.labelled}" for label, one in chosen.items() if 2 * one.misses > one.labelled
+    ]
+    if missed:
+        raise LabelsError(
+            f"at the thresholds of least cost the model misses most defects of a label ({', '.join(missed)}): is that "
+            f"what these labels are called, in this order, in labels/ and {NAMES}? If so, they need more training, or "
+            "more false calls for a miss (--miss-cost)"
+        )
+    return chosen
 
 
 def _progress(what: str, count: int) -> Iterator[int]:

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from station import __version__
 from station.commands.boards import PICTURES, Boards, boards_of, thresholds_of
+from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
@@ -79,9 +80,9 @@ def import_model(
             facts=facts,
         )
         store.add(card, model=onnx, boards=locked.pictures)
-    console.print(f"{name} is in the store: {detector.description}", markup=False)
+    console.print(plain(f"{name} is in the store: {detector.description}"))
     if card.timing is not None:
-        console.print(f"{card.timing.median_ms:.1f} ms a board ({card.timing.computed_by})", markup=False)
+        console.print(plain(f"{card.timing.median_ms:.1f} ms a board ({card.timing.computed_by})"))
     if boards is None:
         console.print("It has no self-test: import it with --images DIR (labelled boards) to give it one.")
     else:
@@ -89,11 +90,13 @@ def import_model(
     if chosen:
         table = Table("label", "threshold", "labelled", "missed", "false calls")
         for label, one in chosen.items():
-            table.add_row(label, f"{one.threshold:g}", *map(str, (one.labelled, one.misses, one.false_calls)))
+            counts = map(str, (one.labelled, one.misses, one.false_calls))
+            table.add_row(plain(label), f"{one.threshold:g}", *counts)
         console.print(table)
         console.print(f"At {miss_cost:g} false calls for a miss, the recipe is:\n")
         print(toml_of(thresholds))
-    console.print(f"\nUse it with: station model use {name}", markup=False)
+    console.print()
+    console.print(plain(f"Use it with: station model use {name}"))
 
 
 def list_models(settings: Settings, console: Console) -> None:
@@ -102,7 +105,7 @@ def list_models(settings: Settings, console: Console) -> None:
     try:
         current: str | None = store.current()
     except ModelError as error:
-        console.print(f"station: {error}", style="red", markup=False)
+        console.print(plain(f"station: {error}", style="red"))
         current = None
     table = Table("", Column("model", no_wrap=True), "labels", "input", "ms", "self-test", "imported", "sha256")
     damaged = list[str]()
@@ -123,21 +126,23 @@ def list_models(settings: Settings, console: Console) -> None:
             f"{card.width_px}x{card.height_px}",
             "" if card.timing is None else f"{card.timing.median_ms:.1f}",
             f"{len(card.boards)} boards" if card.boards else "none",
-            card.made_at[:10],
-            card.sha256[:8],
+            plain(card.made_at[:10]),
+            plain(card.sha256[:8]),
         )
     console.print(table)
     for text in damaged:
-        console.print(text, style="red", markup=False)
+        console.print(plain(text, style="red"))
     wanted = settings.detector.model
     if wanted != STORE:
-        console.print(
-            f'[detector] model = "{wanted}" in the configuration: that is used, and no choice here', markup=False
-        )
+        console.print(plain(f'[detector] model = "{wanted}" in the configuration: that is used, and no choice here'))
 
 
-def verify(settings: Settings, name: str | None, console: Console) -> None:
-    """Loads a model (None: the configured one), has it judge its whole self-test, and times it. Raises ModelError."""
+def verify(settings: Settings, name: str | None, console: Console) -> tuple[str, ...]:
+    """
+    Loads a model (None: the configured one), has it judge its whole self-test, and times it. Raises ModelError.
+
+    Returns the labels that it knows.
+    """
     store = model_store(settings)
     file = find_model(name or settings.detector.model, store=store)
     began_s = time.perf_counter()
@@ -145,15 +150,16 @@ def verify(settings: Settings, name: str | None, console: Console) -> None:
     loaded_s = time.perf_counter() - began_s
     told = run_self_test(detector, file, store, floor=floor_of(settings))
     timing = _timing_of(detector, _picture(None, detector.input_size))
-    console.print(f"{detector.description}: loaded in {loaded_s:.2f} s", markup=False)
+    console.print(plain(f"{detector.description}: loaded in {loaded_s:.2f} s"))
     known = f"{told} boards judged as when it came" if told else "it has no self-test (model import --images DIR)"
-    console.print(f"self-test: {known}; {timing.median_ms:.1f} ms a board ({timing.computed_by})", markup=False)
+    console.print(plain(f"self-test: {known}; {timing.median_ms:.1f} ms a board ({timing.computed_by})"))
+    return detector.labels
 
 
 def use(settings: Settings, name: str, console: Console) -> None:
     """Chooses *name* for the next start, if it passes its self-test here and now. Raises ModelError."""
-    verify(settings, name, console)
-    model_store(settings).use(name)
+    labels = verify(settings, name, console)
+    model_store(settings).use(name, labels)
     _say_used(settings, name, console)
 
 
@@ -162,16 +168,17 @@ def rollback(settings: Settings, console: Console) -> None:
     store = model_store(settings)
     name = store.previous()
     try:
-        verify(settings, name, console)
+        labels = verify(settings, name, console)
     except ModelError as error:
         raise ModelError(f"{error}; nothing was changed: choose one with station model use NAME") from None
-    _say_used(settings, store.rollback(), console)
+    store.rollback(name, labels)
+    _say_used(settings, name, console)
 
 
 def toml_of(thresholds: dict[str, float]) -> str:
     """The part of a configuration that says them; a label may be any text, and is quoted."""
-    quoted = ((label.replace("\\", "\\\\").replace('"', '\\"'), value) for label, value in thresholds.items())
-    return "\n".join(["[recipe.thresholds]", *(f'"{label}" = {value:g}' for label, value in quoted)])
+    lines = (f'"{"".join(map(_escaped, label))}" = {value:g}' for label, value in thresholds.items())
+    return "\n".join(["[recipe.thresholds]", *lines])
 
 
 def _as_onnx(
@@ -180,7 +187,7 @@ def _as_onnx(
     """*file*, or the ONNX made of it in *folder*; and what is to be said of that on the card."""
     if file.suffix != ".pt":
         return file, {}
-    console.print(f"{file.name}: {WARNING}.", style="yellow", markup=False)
+    console.print(plain(f"{file.name}: {WARNING}.", style="yellow"))
     if not trusted:
         if not sys.stdin.isatty():
             raise ModelError(f"{file} may run code: say --yes if you trust whoever made it")
@@ -192,7 +199,7 @@ def _as_onnx(
     def on_progress(doing: str) -> None:
         nonlocal said
         if doing != said:
-            console.print(f"  {doing}", style="dim", markup=False)
+            console.print(plain(f"  {doing}", style="dim"))
         said = doing
 
     onnx, agreed = onnx_of(file, folder, settings, pictures=pictures, on_progress=on_progress)
@@ -229,10 +236,16 @@ def _timing_of(detector: NetworkDetector, image: Image) -> Timing:
         began_s = time.perf_counter()
         if detector.paired:
             detector.detect_beside(image, np.ascontiguousarray(image[..., 0]))
-        else:
-            detector.detect(image)
+        else:  # a sample is no board of the recipe's product: it would not fit its template
+            detector.detect_alone(image)
         took_s.append(time.perf_counter() - began_s)
     return Timing(round(median(took_s[1:]) * 1000, 2), RUNS, detector.computed_by)
+
+
+def _escaped(sign: str) -> str:
+    if sign.isprintable():
+        return f"\\{sign}" if sign in {'"', "\\"} else sign
+    return f"\\U{ord(sign):08X}"
 
 
 def _mark(current: str | None, name: str) -> str:
@@ -241,13 +254,10 @@ def _mark(current: str | None, name: str) -> str:
 
 def _say_used(settings: Settings, name: str, console: Console) -> None:
     wanted = settings.detector.model
-    console.print(f"{name} is used from the next start of the station on.", markup=False)
+    console.print(plain(f"{name} is used from the next start of the station on."))
     if wanted != STORE:
-        console.print(
-            f'But the configuration says [detector] model = "{wanted}", and that wins: set it to "{STORE}".',
-            style="yellow",
-            markup=False,
-        )
+        wins = f'But the configuration says [detector] model = "{wanted}", and that wins: set it to "{STORE}".'
+        console.print(plain(wins, style="yellow"))
 
 
 def _sha256(path: Path) -> str:

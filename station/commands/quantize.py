@@ -19,6 +19,7 @@ from rich.progress import track
 
 from station import __version__
 from station.commands.boards import boards_of, hits_of, pictures_of
+from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
@@ -26,12 +27,13 @@ from station.detectors.metric import average_precision, by_coco50, f_score_at, m
 from station.detectors.preprocess import Letterbox
 from station.detectors.quantize import quantize
 from station.detectors.store import ModelFile, ModelStore, find_model
+from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
 from station.events import utc_text
 from station.labelled import LabelledBoard, as_marked, load
 from station.model_choice import floor_of, run_self_test, seeing_all
 from station.parts import build_detector, model_store
-from station.types import Defect, Detector, Image
+from station.types import Defect, Image
 
 CALIBRATION = 100  # pictures: with 48 or 300 the mAP on DeepPCB is the same to a tenth of a point
 FEW = 40  # boards: fewer are not parted into those to calibrate with and those to judge by
@@ -87,9 +89,8 @@ def quantize_model(
             if labelled
             else _by_agreement(before, after, _others_of(pictures, calibration), before.labels)
         )
-        console.print(
-            f"{accuracy.measure} on {accuracy.boards} boards: {accuracy.before:.3f} before, {accuracy.after:.3f} after"
-        )
+        figures = f"{accuracy.before:.3f} before, {accuracy.after:.3f} after"
+        console.print(plain(f"{accuracy.measure} on {accuracy.boards} boards: {figures}"))
         limit = max_loss if max_loss is not None else LOST_AP if labelled else LOST_AGREEMENT
         if accuracy.loss > limit:
             raise ModelError(
@@ -113,8 +114,8 @@ def quantize_model(
         )
         _same_on_known_boards(settings, file, card, store, original)
         store.add(card, model=made, boards=boards)
-    console.print(f"{old_ms:.1f} ms a board before, {new_ms:.1f} ms after", markup=False)
-    console.print(f"{target} is in the store. Use it with: station model use {target}", markup=False)
+    console.print(plain(f"{old_ms:.1f} ms a board before, {new_ms:.1f} ms after"))
+    console.print(plain(f"{target} is in the store. Use it with: station model use {target}"))
 
 
 def _boards(images: Path) -> tuple[list[LabelledBoard], list[Path]]:
@@ -147,7 +148,9 @@ def _tensors(pictures: Sequence[Path], size_px: tuple[int, int]) -> Iterator[NDA
         yield np.asarray(box.tensor, np.float32).copy()
 
 
-def _by_labels(before: Detector, after: Detector, boards: Sequence[LabelledBoard], labels: Sequence[str]) -> Accuracy:
+def _by_labels(
+    before: NetworkDetector, after: NetworkDetector, boards: Sequence[LabelledBoard], labels: Sequence[str]
+) -> Accuracy:
     found = [
         [average_precision(one) for one in hits_of(detector, boards, labels, what=what).values()]
         for detector, what in ((before, "judging with the original"), (after, "judging with the copy"))
@@ -158,7 +161,9 @@ def _by_labels(before: Detector, after: Detector, boards: Sequence[LabelledBoard
     return Accuracy("mAP (IoU > 0.33)", was, now, len(boards))
 
 
-def _by_agreement(before: Detector, after: Detector, pictures: Sequence[Path], labels: Sequence[str]) -> Accuracy:
+def _by_agreement(
+    before: NetworkDetector, after: NetworkDetector, pictures: Sequence[Path], labels: Sequence[str]
+) -> Accuracy:
     """How many of the original's defects the copy finds, and the other way round, as an F-score; the original has 1."""
     found, truths = [], []
     for number, picture in enumerate(track(pictures, description="comparing", console=Console(stderr=True))):
@@ -171,21 +176,21 @@ def _by_agreement(before: Detector, after: Detector, pictures: Sequence[Path], l
     return Accuracy("agreement with the original", 1.0, f_score_at(hits, SURE).value, len(pictures))
 
 
-def _detect(detector: Detector, image: Image) -> list[Defect]:
+def _detect(detector: NetworkDetector, image: Image) -> list[Defect]:
     try:
-        return detector.detect(image)
+        return detector.detect_alone(image)
     except DetectorError as error:
         raise ModelError(f"the model fails on a picture: {error}") from None
 
 
-def _side_by_side(before: Detector, after: Detector) -> tuple[float, float]:
+def _side_by_side(before: NetworkDetector, after: NetworkDetector) -> tuple[float, float]:
     """Medians in ms, taken in turns: what else the machine does meets both."""
     image = load(selftest.sample_pictures()[0])
     took_ms: dict[int, list[float]] = {0: [], 1: []}
     for _ in range(ROUNDS):
         for number, detector in enumerate((before, after)):
             began_s = time.perf_counter()
-            detector.detect(image)
+            detector.detect_alone(image)
             took_ms[number].append((time.perf_counter() - began_s) * 1000)
     return median(took_ms[0]), median(took_ms[1])
 

@@ -1,4 +1,4 @@
-"""Writes what is kept to save time: whole or not at all, and the service's own also when root asked for it."""
+"""Puts files in the place of others: whole or not at all, and the service's own also when root asked for it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ import os
 import tempfile
 from pathlib import Path
 
+from station.disk import sync_directory
 
-def replace_file(file: Path, content: bytes) -> None:
+DRAFT = ".part-"  # how the names of drafts begin; two processes never share one
+
+
+def replace_file(file: Path, content: bytes, *, synced: bool = False) -> None:
     """
     Puts *content* in *file*'s place at once; its folder must be there. Raises OSError.
 
-    Not synced: after a power cut it may be empty or gone, which its readers have to bear.
+    Unless *synced*, it may be empty or gone after a power cut, which its readers have to bear.
     """
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".part-", delete=False) as draft:
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=DRAFT, delete=False) as draft:
         path = Path(draft.name)
         try:
             draft.write(content)
             draft.flush()
+            if synced:
+                os.fsync(draft.fileno())
             path.chmod(0o644)
             adopt(path)
             path.replace(file)
+            if synced:
+                sync_directory(file.parent)
         except BaseException:
-            path.unlink()
+            path.unlink(missing_ok=True)  # it may have its new name already
             raise
 
 

@@ -2,27 +2,31 @@
 The model store: which models there are, which one is used, and which ran well; and the finding of a model by its name.
 
     DATA_DIR/models/NAME/model.onnx card.json selftest/...    one model: complete, or not there
-    DATA_DIR/models/current.json                              what ``station model use`` chose, and what it was before
+    DATA_DIR/models/current.json                              what ``station model use`` chose, what it was before, and
+                                                              the labels of these
     DATA_DIR/models/good.json                                 what the station started with and found well
     DATA_DIR/models/.converted/SHA256.onnx SHA256.json        .pt files, by their own sha256, as ONNX
 
-Everything is written beside its place, synced, and renamed into it.
+Everything is written beside its place, synced, and renamed into it, by one process at a time.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from station.assets import ASSETS
 from station.detectors.card import Card, read_card, sha256_of, write_card
+from station.detectors.kept import DRAFT, replace_file
 from station.disk import sync_directory
 from station.errors import ModelError
 
@@ -30,6 +34,7 @@ BUNDLED = "pcb-demo"
 PAIRED = "pcb-pair"  # compares each board with its template
 SHIPPED = (BUNDLED, PAIRED)
 STORE = "store"
+IMPORTING = ".importing-"  # a model that is not whole yet, in a folder that its import holds locked
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 REMEMBERED = 10  # earlier choices, and models that ran well
 
@@ -56,7 +61,8 @@ class ModelStore:
     """
     The models in *folder* (``DATA_DIR/models``), which need not be there yet. Errors of the disk are ModelErrors.
 
-    Commands and a running station may use one store at a time: what is read is always whole.
+    Commands and a running station may use one store at a time: what is read is always whole, and of two that change it
+    one waits for the other.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -121,7 +127,12 @@ class ModelStore:
         target = self.folder / card.name
         try:
             self._make_folder()
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".importing-") as draft:
+            with ExitStack() as stack:
+                with self._changing() as alone:
+                    if alone:
+                        self._clear_drafts()
+                    draft = stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder, prefix=IMPORTING))
+                    stack.enter_context(_locked(Path(draft)))
                 made = Path(draft) / "model"
                 (made / "selftest").mkdir(parents=True)
                 _copy(model, made / "model.onnx", card.sha256)
@@ -133,10 +144,12 @@ class ModelStore:
                     self._adopt(path)
                 for folder in (made / "selftest", made):
                     sync_directory(folder)
-                if target.exists():
-                    target.rename(self.folder / f".damaged-{card.name}-{time.time_ns()}")
-                made.rename(target)
-            sync_directory(self.folder)
+                with self._changing():
+                    self.check_free(card.name)  # again: another import may have taken it meanwhile
+                    if target.exists():
+                        target.rename(self.folder / f".damaged-{card.name}-{time.time_ns()}")
+                    made.rename(target)
+                    sync_directory(self.folder)
         except OSError as error:
             raise ModelError(f"{card.name} cannot be stored in {self.folder}: {error.strerror or error}") from None
 
@@ -144,12 +157,17 @@ class ModelStore:
         """What ``use`` chose last; the bundled model while it has chosen none."""
         return self._choices()[0]
 
-    def use(self, name: str) -> None:
-        """From the next start on, *name*. Atomic: after a crash the old choice holds, or this. Raises ModelError."""
+    def use(self, name: str, labels: Sequence[str]) -> None:
+        """
+        From the next start on, *name*. Atomic: after a crash the old choice holds, or this. Raises ModelError.
+
+        Its *labels* are written down too: no other may stand in for it that does not know them all.
+        """
         if name not in SHIPPED:
             self.card(name)
-        before = [one for one in self._choices(damaged_is_none=True) if one != name]
-        self._write("current.json", {"use": [name, *before][:REMEMBERED]})
+        with self._changing():
+            before = [one for one in self._choices(damaged_is_none=True) if one != name]
+            self._choose([name, *before][:REMEMBERED], labels)
 
     def previous(self) -> str:
         """What ``rollback`` would choose. Raises ModelError when there is none."""
@@ -158,11 +176,25 @@ class ModelStore:
             raise ModelError(f"there is nothing to roll back to: {self.current()} is the first model in use")
         return before[0]
 
-    def rollback(self) -> str:
-        """Goes back to what was used before, and forgets the present choice. Returns the name now in use."""
-        name = self.previous()
-        self._write("current.json", {"use": list(self._choices()[1:])})
-        return name
+    def rollback(self, name: str, labels: Sequence[str]) -> None:
+        """Goes back to *name*, which was used before, and forgets the present choice; else as ``use``."""
+        with self._changing():
+            if self.previous() != name:
+                raise ModelError(f"{name} is not what was used before any more: somebody else has chosen meanwhile")
+            self._choose(self._choices()[1:], labels)
+
+    def labels(self, name: str) -> set[str] | None:
+        """
+        What *name* knows, good or damaged, as its card says; else whatever was known of it when it was chosen, or ran.
+
+        None: nobody can tell any more.
+        """
+        try:
+            return set(self.card(name).labels)
+        except ModelError:
+            noted = [*self._noted().items(), *((one.name, one.labels) for one in self.good())]
+            known = [labels for of, labels in noted if of == name]
+            return set[str]().union(*known) if known else None
 
     def good(self) -> list[Good]:
         """What ran well, the last one first. A damaged list is an empty one: it is a memory, not a promise."""
@@ -174,9 +206,10 @@ class ModelStore:
 
     def remember(self, good: Good) -> None:
         """*good* ran well just now. Raises ModelError when that cannot be written down."""
-        known = self.good()
-        if known[:1] != [good]:
-            others = [one for one in known if one.name != good.name]
+        if self.good()[:1] == [good]:
+            return
+        with self._changing():
+            others = [one for one in self.good() if one.name != good.name]
             self._write("good.json", {"good": [asdict(one) for one in [good, *others][:REMEMBERED]]})
 
     def converted(self, pt: Path) -> ModelFile | None:
@@ -192,16 +225,16 @@ class ModelStore:
         """Moves *onnx*, made of *pt*, to where ``converted`` finds it. Raises ModelError."""
         folder, sha256, made = self.folder / ".converted", _sha256(pt), _sha256(onnx)
         target = folder / f"{sha256}.onnx"
-        try:
-            self._make_folder()
-            folder.mkdir(exist_ok=True)
-            self._adopt(folder)
-            _copy(onnx, folder / f"{sha256}.part", made)
-            self._adopt(folder / f"{sha256}.part")
-            (folder / f"{sha256}.part").replace(target)
-        except OSError as error:
-            raise ModelError(f"the converted model cannot be kept in {folder}: {error.strerror or error}") from None
-        self._write(f".converted/{sha256}.json", {"sha256": made, "source": pt.name})
+        with self._changing():
+            try:
+                folder.mkdir(exist_ok=True)
+                self._adopt(folder)
+                _copy(onnx, folder / f"{sha256}.part", made)
+                self._adopt(folder / f"{sha256}.part")
+                (folder / f"{sha256}.part").replace(target)
+            except OSError as error:
+                raise ModelError(f"the converted model cannot be kept in {folder}: {error.strerror or error}") from None
+            self._write(f".converted/{sha256}.json", {"sha256": made, "source": pt.name})
         return ModelFile(target, pt.stem, made)
 
     def _choices(self, *, damaged_is_none: bool = False) -> list[str]:
@@ -218,17 +251,45 @@ class ModelStore:
             return []
         raise ModelError(f"{path} is damaged: choose the model again with station model use NAME")
 
+    def _noted(self) -> dict[str, tuple[str, ...]]:
+        """The labels of what was chosen; an older station did not write them down."""
+        try:
+            listed = json.loads((self.folder / "current.json").read_text(encoding="utf-8"))["labels"]
+            return {str(name): tuple(map(str, labels)) for name, labels in listed.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def _choose(self, names: Sequence[str], labels: Sequence[str]) -> None:
+        """Writes down that the first of *names* is in use and knows *labels*, and the others were before it."""
+        noted = {**self._noted(), names[0]: labels}
+        kept = {name: list(noted[name]) for name in names if name in noted}
+        self._write("current.json", {"use": list(names), "labels": kept})
+
     def _write(self, name: str, document: Mapping[str, object]) -> None:
         path = self.folder / name
         try:
-            self._make_folder()
-            draft = path.with_name(f"{path.name}.part")
-            _write_synced(draft, json.dumps(document, indent=1) + "\n")
-            self._adopt(draft)
-            draft.replace(path)
-            sync_directory(path.parent)
+            replace_file(path, (json.dumps(document, indent=1) + "\n").encode(), synced=True)
         except OSError as error:
             raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
+
+    @contextmanager
+    def _changing(self) -> Iterator[bool]:
+        """The store, made if need be, is ours to change until the block ends; False: its file system has no locks."""
+        with ExitStack() as stack:
+            try:
+                self._make_folder()
+                alone = stack.enter_context(_locked(self.folder))
+            except OSError as error:
+                raise ModelError(f"{self.folder} cannot be written: {error.strerror or error}") from None
+            yield alone
+
+    def _clear_drafts(self) -> None:
+        """Deletes what imports and changes left that were killed. Raises OSError."""
+        for draft in self.folder.glob(f"{IMPORTING}*"):
+            if not _is_held(draft):
+                shutil.rmtree(draft, ignore_errors=True)
+        for draft in self.folder.glob(f"{DRAFT}*"):
+            draft.unlink(missing_ok=True)
 
     def _make_folder(self) -> None:
         if not self.folder.is_dir():
@@ -311,6 +372,36 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
         os.fsync(taken.fileno())
     if sha256_of(target) != sha256:
         raise ModelError(f"{source} changed while it was imported: import it again")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Waits for whoever holds *folder*, and holds it; False: its file system has no locks. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            held = True
+        except OSError:  # some shares: then each file is still whole, and the last one to write wins
+            held = False
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether somebody has *folder* locked, or that cannot be told."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from station.commands.backup import restore
+from station.commands.backup import _models, restore
 from station.config import load
 from station.errors import BackupError, ConfigError
 from station.parts import lock_folder
@@ -206,3 +206,10 @@ def test_a_folder_that_the_restored_file_does_not_set_is_to_be_set(tmp_path: Pat
     assert change.partition(": ")[0] == f"In {tmp_path / 'aoi.toml'} set, in its section [station]"
     assert tomllib.loads(change.partition(": ")[2])["data_dir"] == str(data_dir)
     assert check.startswith("Only then: ")
+
+
+def test_what_is_being_written_into_the_store_is_not_backed_up(tmp_path: Path) -> None:
+    for name in ("line/model.onnx", ".importing-x/model/model.onnx", ".part-y", ".converted/.part-z", "current.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [name for name, _ in _models(tmp_path)] == ["models/current.json", "models/line/model.onnx"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,10 +15,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from station.assets import SAMPLES
 from station.commands.model import import_model, list_models, rollback, toml_of, use, verify
 from station.config import Settings
 from station.detectors.card import sha256_of, write_card
-from station.detectors.store import BUNDLED, ModelStore
+from station.detectors.store import BUNDLED, PAIRED, ModelStore
 from station.errors import LabelsError, ModelError
 from station.model_choice import ready_detector
 from tests.daemon import Daemon, ServiceManager, Subscriber, drop, encoded, lasting_broker, picture
@@ -167,6 +171,73 @@ def test_a_model_that_knows_fewer_labels_never_stands_in(settings: Settings, sto
         chosen(settings)
 
 
+def away(store: ModelStore, name: str) -> None:
+    shutil.rmtree(store.folder / name)
+
+
+def without_card(store: ModelStore, name: str) -> None:
+    (store.folder / name / "card.json").write_text("{")
+
+
+def of_an_older_station(store: ModelStore, name: str) -> None:
+    without_card(store, name)
+    (store.folder / "current.json").write_text(json.dumps({"use": [name]}))
+
+
+def undecided(store: ModelStore, _name: str) -> None:
+    (store.folder / "current.json").write_text("")
+
+
+def forgetful(store: ModelStore, name: str) -> None:
+    without_card(store, name)
+    (store.folder / "good.json").write_text(
+        (store.folder / "good.json").read_text().replace('"open"', '"open", "short"')
+    )
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (away, "no other that has run well knows all its labels; choose one with station model use NAME"),
+        (without_card, "no other that has run well knows all its labels"),
+        (forgetful, "no other that has run well knows all its labels"),
+        (of_an_older_station, "nobody knows the labels of new; choose one with station model use NAME"),
+        (undecided, "current.json is damaged: choose the model again with station model use NAME"),
+    ],
+)
+def test_no_model_stands_in_for_labels_that_it_lacks_or_that_nobody_knows(
+    settings: Settings,
+    store: ModelStore,
+    tmp_path: Path,
+    trouble: Callable[[ModelStore, str], None],
+    words: str,
+) -> None:
+    """The new one was chosen and has never run; the old one passed the boards on which only that sees a short."""
+    few = save(tmp_path / "few.onnx", np.zeros((1, 5, 84), np.float32), names="{0: 'open'}")
+    bring(settings, few, "old")
+    use(settings, "old", quiet())
+    assert chosen(settings) == ("old", None)
+    bring(settings, save_seeing(tmp_path / "tiny.onnx"), "new")
+    use(settings, "new", quiet())
+    trouble(store, "new")
+    with pytest.raises(ModelError, match=re.escape(words)):
+        chosen(settings)
+
+
+@pytest.mark.parametrize("trouble", [damage, away, without_card])
+def test_one_that_knows_the_labels_stands_in_for_a_model_that_has_never_run(
+    settings: Settings, store: ModelStore, tmp_path: Path, trouble: Callable[[ModelStore, str], None]
+) -> None:
+    for name in ("old", "new"):
+        bring(settings, save_seeing(tmp_path / "tiny.onnx"), name)
+    use(settings, "old", quiet())
+    assert chosen(settings) == ("old", None)
+    use(settings, "new", quiet())
+    trouble(store, "new")
+    name, why = chosen(settings)
+    assert (name, why is not None) == ("old", True)
+
+
 def test_without_a_good_one_a_damaged_model_is_an_error(settings: Settings, store: ModelStore, tmp_path: Path) -> None:
     bring(settings, save_seeing(tmp_path / "tiny.onnx"), "tiny")
     use(settings, "tiny", quiet())
@@ -208,6 +279,21 @@ def test_a_folder_that_is_not_understood_leaves_the_store_as_it_is(
     assert store.names() == []
 
 
+def test_labels_in_another_order_than_the_models_are_taken_by_name_or_refused(
+    settings: Settings, store: ModelStore, tmp_path: Path, boards: Path
+) -> None:
+    """The recipe that was printed for them missed every defect."""
+    for file in (boards / "labels").iterdir():
+        file.write_text(file.read_text().replace("0", "1", 1))
+    tiny = save_seeing(tmp_path / "tiny.onnx")
+    with pytest.raises(LabelsError, match=r"misses most defects of a label \(short 6 of 6\): .*data\.yaml"):
+        bring(settings, tiny, "tiny", images=boards)
+    assert store.names() == []
+    (boards / "data.yaml").write_text("names:\n  0: 'short'\n  1: 'open'\n")
+    bring(settings, tiny, "tiny", images=boards)
+    assert 0.1 < store.card("tiny").thresholds["open"] < 0.9
+
+
 def test_the_list_shows_a_damaged_model_as_such(settings: Settings, store: ModelStore, tmp_path: Path) -> None:
     bring(settings, save_seeing(tmp_path / "tiny.onnx"), "tiny")
     (store.folder / "tiny" / "card.json").write_text("{")
@@ -241,8 +327,43 @@ def test_thresholds_are_printed_as_toml_that_reads_back(tmp_path: Path) -> None:
     from station.config import load
 
     path = tmp_path / "station.toml"
-    path.write_text(toml_of({"open": 0.25, 'a "b" \\c': 0.5}))
-    assert load(path).recipe.thresholds == {"open": 0.25, 'a "b" \\c': 0.5}
+    thresholds = {"open": 0.25, 'a "b" \\c': 0.5, "Zinn-Br\u00fccke \U0001f525": 0.4, "two\nlines \x1b[2J\x7f": 0.3}
+    path.write_text(toml_of(thresholds), encoding="utf-8")
+    assert load(path).recipe.thresholds == thresholds
+
+
+def test_labels_that_look_like_markup_are_printed_as_they_are(
+    settings: Settings, store: ModelStore, tmp_path: Path, boards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The import ended in a traceback, after the model was in the store."""
+    label = "[/b] [red]open[/] :x: \x1b[2J"
+    tiny = save_seeing(tmp_path / "tiny.onnx", metadata={"names": repr({0: label, 1: "short"})})
+    console = Console(width=200, record=True, file=io.StringIO())
+    import_model(settings, tiny, name="tiny", images=boards, miss_cost=50, trusted=False, console=console)
+    use(settings, "tiny", console)
+    rollback(settings, console)
+    list_models(settings, console)
+    text = console.export_text()
+    assert text.count("[/b] [red]open[/] :x: \\x1b[2J") == 3
+    assert "\x1b" not in text + capsys.readouterr().out
+    assert store.card("tiny").labels[0] == label
+
+
+def test_a_template_is_for_boards_of_its_product_and_not_for_what_a_model_is_tested_on(
+    settings: Settings, store: ModelStore, tmp_path: Path, boards: Path
+) -> None:
+    template = SAMPLES / "pass-template-44000062.jpg"
+    recipe = settings.recipe.model_copy(update={"template": template})
+    beside = settings.model_copy(update={"recipe": recipe})
+    for name in ("one", "two"):
+        bring(beside, save_seeing(tmp_path / "tiny.onnx"), name, images=boards)
+        use(beside, name, quiet())
+    assert 0.1 < store.card("one").thresholds["open"] < 0.9
+    verify(beside, BUNDLED, quiet())
+    verify(beside, PAIRED, quiet())
+    rollback(beside, quiet())
+    assert store.current() == "one"
+    assert chosen(beside) == ("one", None)
 
 
 def test_a_station_whose_model_is_damaged_runs_with_the_last_good_one_and_says_so(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from station.assets import SAMPLES
 from station.commands.model import import_model
 from station.commands.quantize import quantize_model
 from station.config import Settings
@@ -90,6 +91,17 @@ def test_a_copy_that_sees_the_same_is_kept_with_its_figures_and_the_same_self_te
     assert (card.facts["quantized_from"], card.facts["after"]) == ("m", 1.0)
     with pytest.raises(ModelError, match="already"):
         run(settings, "m", boards)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_template_is_not_asked_to_fit_the_boards_that_both_are_judged_by(
+    settings: Settings, tmp_path: Path, boards: Path, labelled: bool
+) -> None:
+    recipe = settings.recipe.model_copy(update={"template": SAMPLES / "pass-template-44000062.jpg"})
+    beside = settings.model_copy(update={"recipe": recipe})
+    file = convolving(tmp_path / "m.onnx")
+    import_model(beside, file, name="m", images=None, miss_cost=50, trusted=False, console=Console(quiet=True))
+    assert "1.000 before, 1.000 after" in run(beside, "m", boards if labelled else boards / "images")
 
 
 def test_without_labels_the_two_are_compared_with_each_other(settings: Settings, tmp_path: Path, boards: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,10 +18,11 @@ from station.detectors.store import BUNDLED, Good, ModelStore, find_model
 from station.errors import ModelError
 
 BOARD = b"a picture"
+LABELS = ("open", "short")
 
 
 def card_of(name: str, model: Path, *boards: KnownBoard) -> Card:
-    return Card(name, sha256_of(model), "best.onnx", "2026-11-23T10:00:00Z", "test", ("open", "short"), 64, 64, boards)
+    return Card(name, sha256_of(model), "best.onnx", "2026-11-23T10:00:00Z", "test", LABELS, 64, 64, boards)
 
 
 @pytest.fixture
@@ -74,36 +79,129 @@ def test_a_model_that_is_not_there_says_what_would_be_accepted(filled: ModelStor
 
 def test_the_store_is_the_bundled_model_until_another_is_chosen(filled: ModelStore) -> None:
     assert find_model("store", store=filled).name == BUNDLED
-    filled.use("b")
+    filled.use("b", LABELS)
     found = find_model("store", store=filled)
     assert (found.name, found.path) == ("b", filled.folder / "b" / "model.onnx")
     assert found.sha256 == sha256_of(found.path)
 
 
 def test_a_name_in_the_configuration_wins_over_the_choice(filled: ModelStore) -> None:
-    filled.use("b")
+    filled.use("b", LABELS)
     assert find_model("a", store=filled).name == "a"
     assert find_model(BUNDLED, store=filled).name == BUNDLED
 
 
 def test_rolling_back_goes_through_all_earlier_choices_and_ends(filled: ModelStore) -> None:
     for name in "abcb":
-        filled.use(name)
-    assert [filled.rollback() for _ in range(3)] == ["c", "a", BUNDLED]
+        filled.use(name, LABELS)
+    for name in ("c", "a", BUNDLED):
+        assert filled.previous() == name
+        filled.rollback(name, LABELS)
+        assert filled.current() == name
     with pytest.raises(ModelError, match="nothing to roll back to"):
-        filled.rollback()
-    assert filled.current() == BUNDLED
+        filled.rollback(BUNDLED, LABELS)
+
+
+def test_a_rollback_goes_to_the_model_that_was_tested_or_nowhere(filled: ModelStore) -> None:
+    filled.use("a", LABELS)
+    filled.use("b", LABELS)
+    tested = filled.previous()
+    filled.use("c", LABELS)  # by another command, while this one was testing
+    with pytest.raises(ModelError, match="chosen meanwhile"):
+        filled.rollback(tested, LABELS)
+    assert filled.current() == "c"
+
+
+def test_of_two_that_choose_at_once_neither_choice_is_lost(filled: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, waiting = ModelStore(filled.folder), threading.Event()
+    flock, choices = fcntl.flock, filled._choices
+
+    def choose() -> None:
+        other.use("b", LABELS)
+        waiting.set()
+
+    thread = threading.Thread(target=choose)
+
+    def noticed(descriptor: int, operation: int) -> None:
+        if threading.current_thread() is thread:
+            waiting.set()
+        flock(descriptor, operation)
+
+    def meanwhile(*, damaged_is_none: bool = False) -> list[str]:
+        found = choices(damaged_is_none=damaged_is_none)
+        thread.start()
+        assert waiting.wait(10)  # for the lock, or it is through already
+        return found
+
+    monkeypatch.setattr(fcntl, "flock", noticed)
+    monkeypatch.setattr(filled, "_choices", meanwhile)
+    filled.use("a", LABELS)
+    thread.join(10)
+    assert json.loads((filled.folder / "current.json").read_text())["use"] == ["b", "a", BUNDLED]
+
+
+def test_two_that_write_at_once_do_not_share_a_draft(filled: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share without locks, where one may write while the other does."""
+    other, replace = ModelStore(filled.folder), Path.replace
+
+    def unlocked(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def meanwhile(draft: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        other.use("b", LABELS)
+        return replace(draft, target)
+
+    monkeypatch.setattr(fcntl, "flock", unlocked)
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    filled.use("a", LABELS)
+    assert filled.current() == "a"
+
+
+def test_what_a_killed_import_left_is_cleared_and_what_one_is_making_is_not(filled: ModelStore, tmp_path: Path) -> None:
+    left, made = filled.folder / ".importing-left", filled.folder / ".importing-made"
+    for draft in (left, made):
+        (draft / "model").mkdir(parents=True)
+        (draft / "model" / "model.onnx").write_bytes(b"half")
+    (filled.folder / ".part-left").touch()
+    descriptor = os.open(made, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    model = tmp_path / "d.onnx"
+    model.write_bytes(b"d")
+    filled.add(card_of("d", model), model=model, boards={})
+    os.close(descriptor)
+    assert sorted(one.name for one in filled.folder.glob(".*")) == [made.name]
+    assert filled.names() == ["a", "b", "c", "d"]
+
+
+def test_an_import_holds_its_draft_until_it_is_through(
+    filled: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"m")
+    adopt, names = filled._adopt, ["e", "d"]
+
+    def another_import(path: Path) -> None:
+        adopt(path)
+        if names[1:]:
+            names.pop()
+            ModelStore(filled.folder).add(card_of("e", model), model=model, boards={})
+
+    monkeypatch.setattr(filled, "_adopt", another_import)
+    filled.add(card_of("d", model), model=model, boards={})
+    assert filled.names() == ["a", "b", "c", "d", "e"]
+    assert not list(filled.folder.glob(".*"))
 
 
 def test_a_crash_while_choosing_leaves_the_old_choice(filled: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled.use("a")
+    filled.use("a", LABELS)
 
     def crash(_self: Path, _target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(ModelError, match="No space left"):
-        filled.use("b")
+        filled.use("b", LABELS)
     monkeypatch.undo()
     assert ModelStore(filled.folder).current() == "a"
 
@@ -113,13 +211,13 @@ def test_a_damaged_choice_is_an_error_that_a_new_choice_mends(filled: ModelStore
     (filled.folder / "current.json").write_text(text)
     with pytest.raises(ModelError, match="station model use NAME"):
         find_model("store", store=filled)
-    filled.use("a")
+    filled.use("a", LABELS)
     assert filled.current() == "a"
 
 
 def test_a_model_that_is_not_there_cannot_be_chosen(filled: ModelStore) -> None:
     with pytest.raises(ModelError, match="there is no model d"):
-        filled.use("d")
+        filled.use("d", LABELS)
     assert not (filled.folder / "current.json").exists()
 
 
@@ -237,5 +335,29 @@ def test_other_things_in_the_folder_are_no_models(filled: ModelStore) -> None:
 
 
 def test_the_pointer_is_small_and_readable(filled: ModelStore) -> None:
-    filled.use("a")
-    assert json.loads((filled.folder / "current.json").read_text()) == {"use": ["a", BUNDLED]}
+    filled.use("a", LABELS)
+    assert json.loads((filled.folder / "current.json").read_text()) == {
+        "use": ["a", BUNDLED],
+        "labels": {"a": ["open", "short"]},
+    }
+
+
+def test_the_labels_of_a_model_outlive_its_card_where_it_was_chosen_or_ran(filled: ModelStore) -> None:
+    filled.use("a", ("open", "spur"))
+    filled.use("b", LABELS)
+    filled.rollback("a", ("open", "spur"))
+    filled.remember(Good("b", "s", ("open",)))
+    assert filled.labels("a") == {"open", "short"}, "its card, while there is one"
+    for name in "abc":
+        (filled.folder / name / "card.json").write_text("{")
+    assert [filled.labels(name) for name in "abc"] == [{"open", "spur"}, {"open"}, None]
+    assert filled.labels(BUNDLED) is None
+
+
+@pytest.mark.parametrize("labels", ["", ', "labels": []', ', "labels": {"a": 1}', ', "labels": null'])
+def test_a_choice_of_an_older_station_holds_and_says_no_labels(filled: ModelStore, labels: str) -> None:
+    (filled.folder / "current.json").write_text(f'{{"use": ["a", "b"]{labels}}}')
+    (filled.folder / "a" / "card.json").unlink()
+    assert (filled.current(), filled.previous(), filled.labels("a")) == ("a", "b", None)
+    filled.use("c", LABELS)
+    assert filled.current() == "c"
