@@ -55,6 +55,7 @@ def build_detector(settings: Settings, model: ModelFile | None = None) -> Networ
         name=model.name,
         confidence=min(wanted.confidence, lowest_threshold(settings)),
         iou=wanted.iou,
+        counts_from=settings.recipe.threshold_of,
         reference=build_reference(settings),
         tiling=build_tiling(settings),
     )

@@ -156,6 +156,9 @@ class RecipeSection(Section):
     def _compiles(cls, value: str) -> str:
         return regular(value)
 
+    def threshold_of(self, label: str) -> float:
+        return self.thresholds.get(label, self.threshold)
+
 
 class MqttSection(Section):
     enabled: bool = True
