@@ -60,6 +60,7 @@ class FolderSection(Section):
     unchanged_s: Seconds = 30.0
     max_file_mb: Megabytes = 100.0
     max_pixels_mp: Megabytes = 150.0
+    depth_bits: int = Field(16, gt=8, le=16)
 
     @field_validator("serial_pattern")
     @classmethod

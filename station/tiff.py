@@ -44,7 +44,7 @@ def walk_tiff(data: bytes) -> Header:
     return Header(
         _first(fields, _WIDTH, 0),
         _first(fields, _HEIGHT, 0),
-        bits=16 if bits > 8 else 8,
+        bits=max(8, bits),
         alpha=_first(fields, _CHANNELS, 1) == 4,
         # By the file (1: associated; 0, which says nothing, is read as that) or by libtiff, which does so with 8 bits.
         premultiplied=bits <= 8 or _first(fields, _EXTRA, 0) != 2,
