@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from station.formats import NoImageError, kind_of, read_header
 from station.header import FlawError, Header
+from station.tiff_parts import holds_all
 from station.types import Image
 
 DEEP_BITS = 16  # of a sample, unless somebody knows better: cameras put 10, 12 or 14 bits into them
@@ -92,6 +93,8 @@ def decode(data: bytes, *, depth_bits: int = DEEP_BITS) -> Image | None:
             return None
         if kind == "JPEG":
             return _jpeg(data, header)
+        if kind == "TIFF" and not holds_all(data):
+            return None
         samples = cv2.imdecode(np.frombuffer(data, np.uint8), _flags(header))
     except (NoImageError, FlawError, cv2.error):
         return None
