@@ -150,7 +150,9 @@ def open_detector(model: str, *, backend: Backend = "auto", confidence: float = 
     """The station's own detector for *model*, with its own limit of overlap. Raises ModelError and ConfigError."""
     file = find_model(model)
     network = open_network(file.path, backend=backend, sha256=file.sha256)
-    return _NetworkJudge(NetworkDetector(network, name=file.name, confidence=confidence, iou=IOU))
+    # Nothing is decided here: of a picture with very many detections the best 300 are weighed.
+    detector = NetworkDetector(network, name=file.name, confidence=confidence, iou=IOU, counts_from=lambda _: 2.0)
+    return _NetworkJudge(detector)
 
 
 class _Told:

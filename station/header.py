@@ -10,7 +10,7 @@ class Header:
     """
     What a whole file says of its picture.
 
-    *bits*: of one sample of one channel, 8 (for fewer, too) or 16. *alpha*: some of it may be transparent;
+    *bits*: of one sample of one channel, 8 (for fewer, too) to 16. *alpha*: some of it may be transparent;
     *premultiplied*: its colours are dimmed by that already. *orientation*: EXIF's, 1 to 8, for JPEG and what has
     alpha; all others the decoder turns. *odd*: why what a decoder makes of it is not what a person sees, None for usual
     pictures.

@@ -52,12 +52,17 @@ def _beside(settings: Settings, ready: ModelDetector) -> ModelDetector:
         case NetworkDetector():
             if ready.paired and settings.recipe.template is None:
                 raise ConfigError(needs_template(ready.model.name))
-            return ready.beside(build_reference(settings), confidence=floor_of(settings))
+            return _on(ready, settings)
         case BothDetector(network=NetworkDetector() as network):
-            beside = network.beside(build_reference(settings), confidence=floor_of(settings))
-            return BothDetector(beside, build_golden(settings), recipe=build_recipe(settings))
+            return BothDetector(_on(network, settings), build_golden(settings), recipe=build_recipe(settings))
         case _:
             return build_golden(settings)
+
+
+def _on(network: NetworkDetector, settings: Settings) -> NetworkDetector:
+    return network.beside(
+        build_reference(settings), confidence=floor_of(settings), counts_from=settings.recipe.threshold_of
+    )
 
 
 def _judge(settings: Settings, network: Callable[[], Ready]) -> Ready:

@@ -25,6 +25,7 @@ from station.line_sections import MqttTrigger
 from station.memory import give_back
 from station.mqtt import MqttLink, OnCommand
 from station.mqtt_options import LinkOptions, Tls
+from station.picture import DEEP_BITS
 from station.sections import MB, FolderSection
 from station.types import Box, Recipe, Region, TrustLimits
 
@@ -55,6 +56,7 @@ def build_detector(settings: Settings, model: ModelFile | None = None) -> Networ
         name=model.name,
         confidence=min(wanted.confidence, lowest_threshold(settings)),
         iou=wanted.iou,
+        counts_from=settings.recipe.threshold_of,
         reference=build_reference(settings),
         tiling=build_tiling(settings),
     )
@@ -87,7 +89,9 @@ def build_reference(settings: Settings) -> Reference | None:
     if wanted.template is None:
         return None
     max_shift_px = None if trust is None else trust.max_shift_px
-    return Reference.read(wanted.template, limit=wanted.registration_limit, max_shift_px=max_shift_px)
+    return Reference.read(
+        wanted.template, limit=wanted.registration_limit, max_shift_px=max_shift_px, depth_bits=depth_bits(settings)
+    )
 
 
 def build_trust(settings: Settings) -> TrustLimits | None:
@@ -184,6 +188,11 @@ def picture_limits(settings: Settings) -> tuple[int, int]:
     """How large a picture may be (bytes, pixels): as the inbox says, also for who looks at single files."""
     folder = settings.source if isinstance(settings.source, FolderSection) else FolderSection()
     return int(folder.max_file_mb * MB), int(folder.max_pixels_mp * MB)
+
+
+def depth_bits(settings: Settings) -> int:
+    """How many of 16 bits the pictures use: as the inbox says, for its template and for single files, too."""
+    return settings.source.depth_bits if isinstance(settings.source, FolderSection) else DEEP_BITS
 
 
 def read_password(file: Path | None) -> str | None:

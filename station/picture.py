@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from station.formats import NoImageError, kind_of, read_header
 from station.header import FlawError, Header
+from station.tiff_parts import holds_all
 from station.types import Image
 
-# Cameras put 10, 12 or 14 bits into 16, and some writers 8.
-DEPTHS_BITS = (8, 10, 12, 14, 16)
+DEEP_BITS = 16  # of a sample, unless somebody knows better: cameras put 10, 12 or 14 bits into them
 STRIP_ROWS = 128  # of a transparent picture are worked on at a time: what is needed besides stays small
 
 # Damaged files are this module's business: what the decoder thinks of them is noise on a service's stderr.
@@ -75,15 +75,16 @@ def refusal(found: Look, *, max_pixels: int) -> str | None:
     )
 
 
-def decode(data: bytes) -> Image | None:
+def decode(data: bytes, *, depth_bits: int = DEEP_BITS) -> Image | None:
     """
     The picture as height x width x 3, BGR, uint8, as a viewer shows it; None if the decoder refuses it.
 
-    Turned as its EXIF orientation says, grey spread, and what is transparent shows white. Of 16 bits the upper eight of
-    those that are in use: 8, 10, 12, 14 or 16, whichever holds the brightest sample. Alpha that is zero everywhere
-    was left empty by its writer, and is ignored. Only for what ``look`` found whole and ``refusal`` allows:
-    the decoder is native code, and allocates what the header asks for. Of damage within the coded data libpng may still
-    say a line on stderr, which no setting of cv2 reaches.
+    Turned as its EXIF orientation says, grey spread, and what is transparent shows white. *depth_bits*: how many of
+    a sample's 16 bits, the low ones, its camera uses; the upper eight of these are taken, and what is above them is
+    white. It is never guessed from a picture: a little more light or one hot pixel would change all the others. Alpha
+    that is zero everywhere was left empty by its writer, and is ignored. Only for what ``look`` found whole and
+    ``refusal`` allows: the decoder is native code, and allocates what the header asks for. Of damage within the coded
+    data libpng may still say a line on stderr, which no setting of cv2 reaches.
     """
     try:
         kind = kind_of(data)
@@ -92,12 +93,19 @@ def decode(data: bytes) -> Image | None:
             return None
         if kind == "JPEG":
             return _jpeg(data, header)
+        if kind == "TIFF" and not holds_all(data):
+            return None
         samples = cv2.imdecode(np.frombuffer(data, np.uint8), _flags(header))
     except (NoImageError, FlawError, cv2.error):
         return None
     if samples is None or samples.dtype not in (np.uint8, np.uint16):
         return None
-    image = _opaque(samples, header) if samples.ndim == 3 and samples.shape[2] == 4 else _eight_bits(samples)
+    if header.bits < DEEP_BITS:  # a TIFF that packs 10, 12 or 14 bits says so, and the decoder spreads them over 16
+        depth_bits = DEEP_BITS
+    if samples.ndim == 3 and samples.shape[2] == 4:
+        image = _opaque(samples, header, depth_bits)
+    else:
+        image = _eight_bits(samples, depth_bits)
     if image.ndim == 2:
         image = _bytes(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
     return image if image.ndim == 3 and image.shape[2] == 3 else None
@@ -125,20 +133,19 @@ def _flags(header: Header) -> int:
     return cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if header.bits > 8 else cv2.IMREAD_COLOR
 
 
-def _eight_bits(samples: NDArray[np.generic]) -> Image:
-    """The upper eight bits of those in use. Shifted, not scaled, so that 8 bits that were made 16 come back exactly."""
+def _eight_bits(samples: NDArray[np.generic], depth_bits: int) -> Image:
+    """The upper eight of *depth_bits*. Shifted, not scaled, so that 8 bits that were made 16 come back exactly."""
     if samples.dtype == np.uint8:
         return _bytes(samples)
-    used = int(samples.max()).bit_length()
-    depth = next(depth for depth in DEPTHS_BITS if used <= depth)
     image = np.empty(samples.shape, np.uint8)
-    np.right_shift(samples, depth - 8, out=image, casting="unsafe")
+    np.right_shift(samples, depth_bits - 8, out=samples)  # ours alone: no second copy of 16 bits
+    np.minimum(samples, 255, out=image, casting="unsafe")
     return image
 
 
-def _opaque(samples: NDArray[np.generic], header: Header) -> Image:
+def _opaque(samples: NDArray[np.generic], header: Header, depth_bits: int) -> Image:
     """*samples*: height x width x 4, BGRA. Over white, and turned: the decoder turns no picture that has alpha."""
-    image, alpha = _eight_bits(samples[..., :3]), _eight_bits(samples[..., 3])
+    image, alpha = (_eight_bits(part, depth_bits) for part in (samples[..., :3], samples[..., 3]))
     image = np.ascontiguousarray(image)
     low, high = int(alpha.min()), int(alpha.max())
     if low < 255 and high > 0:

@@ -60,6 +60,7 @@ class FolderSection(Section):
     unchanged_s: Seconds = 30.0
     max_file_mb: Megabytes = 100.0
     max_pixels_mp: Megabytes = 150.0
+    depth_bits: int = Field(16, gt=8, le=16)
 
     @field_validator("serial_pattern")
     @classmethod
@@ -155,6 +156,9 @@ class RecipeSection(Section):
     @classmethod
     def _compiles(cls, value: str) -> str:
         return regular(value)
+
+    def threshold_of(self, label: str) -> float:
+        return self.thresholds.get(label, self.threshold)
 
 
 class MqttSection(Section):

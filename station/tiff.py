@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from station.header import FlawError, Header
@@ -12,16 +13,52 @@ _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # BYTE, SHORT, LON
 _BYTES = {2: 1, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 17: 8}  # all others: text, ratios, floats
 _WIDTH, _HEIGHT, _BITS, _COLOURS, _ORIENTATION, _CHANNELS = 256, 257, 258, 262, 274, 277
 _SUBFILE, _EXTRA, _FORMAT = 254, 338, 339
+_COMPRESSION, _BIT_ORDER, _STRIP_ROWS, _PLANES, _TILE_WIDTH, _TILE_HEIGHT = 259, 266, 278, 284, 322, 323
 _PARTS = ((273, 279), (324, 325))  # offsets and byte counts: of strips, of tiles
 _WANTED = frozenset(
     {_WIDTH, _HEIGHT, _BITS, _COLOURS, _ORIENTATION, _CHANNELS}
+    | {_COMPRESSION, _BIT_ORDER, _STRIP_ROWS, _PLANES, _TILE_WIDTH, _TILE_HEIGHT}
     | {_SUBFILE, _EXTRA, _FORMAT, *(tag for pair in _PARTS for tag in pair)}
 )
 _MOST_PARTS = 1 << 20  # 16 x 16 pixels each make 268 million
 _NEXT = 0  # no tag: where the next directory is
 _WHITE_IS_ZERO, _PLAIN_COLOURS = 0, frozenset({0, 1, 2, 3, 6})  # grey either way, RGB, palette, YCbCr
 
+_PLAIN = 1
+_CHECKED = frozenset({_PLAIN, 5, 8, 32946, 32773})  # and LZW, Deflate by either number, PackBits: see tiff_parts
+_COMPRESSIONS = {
+    2: "CCITT",
+    3: "CCITT",
+    4: "CCITT",
+    6: "JPEG",
+    7: "JPEG",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+}
+_YCBCR, _REVERSED, _APART = 6, 2, 2
+
 _Fields: TypeAlias = dict[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """
+    How the first picture of a TIFF is stored.
+
+    *parts*: offset and byte count of each strip, or tile; *part_size*: columns and rows of one. Of *channels* together;
+    where each channel lies apart it is 1, and *parts_a_plane* of them make one channel.
+    """
+
+    compression: int
+    height: int
+    bits: int
+    channels: int
+    tiled: bool
+    part_size: tuple[int, int]
+    parts: tuple[tuple[int, int], ...]
+    parts_a_plane: int
+    parts_needed: int
 
 
 def walk_tiff(data: bytes) -> Header:
@@ -44,11 +81,39 @@ def walk_tiff(data: bytes) -> Header:
     return Header(
         _first(fields, _WIDTH, 0),
         _first(fields, _HEIGHT, 0),
-        bits=16 if bits > 8 else 8,
+        bits=max(8, bits),
         alpha=_first(fields, _CHANNELS, 1) == 4,
         # By the file (1: associated; 0, which says nothing, is read as that) or by libtiff, which does so with 8 bits.
         premultiplied=bits <= 8 or _first(fields, _EXTRA, 0) != 2,
-        odd=_odd_first(fields, bits) or _odd_second(second),
+        odd=_odd_first(fields, bits) or _odd_compression(fields) or _odd_second(second),
+    )
+
+
+def directory_of(data: bytes) -> Directory:
+    """Raises FlawError and struct.error for what ``walk_tiff`` finds no fault in, and yet cannot be."""
+    order = "<" if data[:2] == b"II" else ">"
+    fields = _fields(data, order, big=int.from_bytes(data[2:4], "little" if order == "<" else "big") == 43)
+    width, height = _first(fields, _WIDTH, 0), _first(fields, _HEIGHT, 0)
+    tiled = _PARTS[1][0] in fields
+    if tiled:
+        size = (_first(fields, _TILE_WIDTH, 0), _first(fields, _TILE_HEIGHT, 0))
+    else:
+        size = (width, min(_first(fields, _STRIP_ROWS, height), height))
+    if min(size) <= 0:
+        raise FlawError("damaged, its parts have no size")
+    channels = _first(fields, _CHANNELS, 1)
+    planes = channels if _first(fields, _PLANES, 1) == _APART else 1
+    a_plane = -(-width // size[0]) * -(-height // size[1])
+    return Directory(
+        compression=_first(fields, _COMPRESSION, _PLAIN),
+        height=height,
+        bits=max(fields.get(_BITS, (1,)), default=1),
+        channels=channels // planes,
+        tiled=tiled,
+        part_size=size,
+        parts=tuple(_pairs(fields, *_PARTS[tiled])),
+        parts_a_plane=a_plane,
+        parts_needed=a_plane * planes,
     )
 
 
@@ -73,6 +138,17 @@ def _odd_first(fields: _Fields, bits: int) -> str | None:
         return "samples that are signed, fractions or of more than 16 bits: save it with 8 or 16 bits"
     if bits > 8 and colours == _WHITE_IS_ZERO:
         return f"{bits} bits a sample of which zero is white: save it with zero as black"
+    return None
+
+
+def _odd_compression(fields: _Fields) -> str | None:
+    """Where nobody could tell what is damaged: the decoder leaves that black, and a black part has no defects."""
+    compression, colours = _first(fields, _COMPRESSION, _PLAIN), _first(fields, _COLOURS, 1)
+    if compression not in _CHECKED:
+        kind = _COMPRESSIONS.get(compression, f"compression {compression}")
+        return f"a compression whose damage would not be seen ({kind}): save it uncompressed, with Deflate, or as PNG"
+    if compression != _PLAIN and (colours == _YCBCR or _first(fields, _BIT_ORDER, 1) == _REVERSED):
+        return "compressed samples in an unusual order: save it uncompressed, or as PNG"
     return None
 
 

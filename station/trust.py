@@ -18,6 +18,7 @@ MIN_SIDE_PX = 32  # of less no network and no golden board can tell anything
 GRID_PX = 64  # the picture is averaged down to it, so that a sensor's noise is not taken for a board
 PATCH_PX = 256  # sharpness is of the finest detail, so it is looked at unscaled, in nine places of this side
 PATCHES = 3  # in each direction
+DARK = 64  # grey levels: all that 14 of 16 bits make
 PARTS = 4  # in each direction, whose light is looked at one by one
 
 
@@ -59,9 +60,11 @@ def problem_of(image: Image, *, min_contrast: float, limits: TrustLimits | None 
     grey = _small(image)
     contrast = _contrast(grey)
     if contrast < min_contrast:
+        # As dark as a picture of 10 to 14 bits that is taken for one of 16.
+        deep = "; a 16-bit picture? See [source] depth_bits" if int(image.max()) < DARK else ""
         return (
             f"there is no board to be seen: contrast {contrast:.0f} < {min_contrast:g} grey levels "
-            "([recipe] min_contrast)"
+            f"([recipe] min_contrast{deep})"
         )
     return None if limits is None else _beyond(image, grey, limits)
 

@@ -28,7 +28,7 @@ from station.kept_file import keep_secret
 from station.line import Bench, inspect
 from station.line_sections import HttpTrigger
 from station.metrics import Metrics
-from station.parts import make_folder
+from station.parts import depth_bits, make_folder
 from station.remote import Command
 from station.sections import MB
 from station.showing import Showing
@@ -137,7 +137,7 @@ def add_inspection(
     metrics: HttpMetrics,
 ) -> None:
     """``/predict`` and the logins; *choose* gives the bench of the moment, for any thread. Raises ConfigError."""
-    wanted = settings.http
+    wanted, deep = settings.http, depth_bits(settings)
 
     def judge(image: Image, upload: Upload) -> Inspection:
         frame = _frame(image, upload)
@@ -145,14 +145,14 @@ def add_inspection(
 
     def judged_by() -> str:
         bench = choose(_frame(None, Upload("", b"")))
-        return f"{bench.detector.model.sha256} {bench.recipe_sha256} {bench.recipe.name}"
+        return f"{bench.detector.model.sha256} {bench.recipe_sha256} {bench.recipe.name} {deep}"
 
     add_predict(
         api,
         judge=judge,
         judged_by=judged_by,
         labels=labels,
-        limits=Limits(int(wanted.max_file_mb * MB), int(wanted.max_pixels_mp * MB), wanted.queue),
+        limits=Limits(int(wanted.max_file_mb * MB), int(wanted.max_pixels_mp * MB), wanted.queue, deep),
         cache=_cache(settings),
         listeners=Listeners(metrics.uploaded, metrics.hit, metrics.inferred),
         may=door.access.may,

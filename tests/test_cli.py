@@ -206,6 +206,14 @@ def test_inspect_json_prints_one_event_a_line_and_nothing_else(station: Daemon, 
     assert len({one["event_id"] for one in events}) == 3
 
 
+def test_inspect_takes_deep_pictures_for_as_deep_as_the_inboxs(station: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "deep.png"
+    cv2.imwrite(str(file), picture(7).astype(np.uint16) << 4)
+    assert re.match(r"UNKNOWN .*\[source\]\s+depth_bits", station.call("inspect", str(file)).stdout, re.DOTALL)
+    station.configure({"source": {"depth_bits": 12}})
+    assert station.call("inspect", str(file)).stdout.startswith("FAIL")
+
+
 def test_inspect_is_0_when_all_pass_and_records_nothing(station: Daemon, boards: Path) -> None:
     done = station.call("inspect", str(boards / "good.png"))
     assert done.returncode == 0

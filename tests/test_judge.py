@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -15,11 +16,13 @@ from station.decide import decide
 from station.detectors.both import BothDetector
 from station.detectors.golden import GoldenDetector
 from station.errors import ConfigError, DetectorError
-from station.judge import build_golden, build_judge, ready_judge
+from station.judge import build_golden, build_judge, judges, ready_judge
 from station.model_choice import Ready
 from station.parts import build_recipe, build_reference, recipe_sha256
 from station.types import Verdict
 from tests.detectors.layouts import COPPER, layout, photo
+from tests.detectors.models import save
+from tests.detectors.outputs import rows
 from tests.detectors.test_both import Says
 
 
@@ -130,3 +133,23 @@ def test_check_shows_the_template_and_its_size(
     told = capsys.readouterr().out
     assert f"FAIL  template: [recipe] template = {tmp_path / 'none.png'}: cannot be read" in told
     assert "Traceback" not in told
+
+
+def test_each_recipe_tells_the_detector_what_counts_by_it(tmp_path: Path) -> None:
+    """400 vias that no threshold lets count, and a short that is less sure: by the one recipe it fails the board."""
+    places = [(8 + 30 * x, 8 + 30 * y, 20, 20) for y in range(20) for x in range(20)]
+    network = rows(*[(*place, 0.9, 0) for place in places], (320, 320, 30, 30, 0, 0.8), (320, 320, 30, 30, 0, 0))
+    model = save(tmp_path / "m.onnx", network, names="{0: 'via', 1: 'short'}", size=(640, 640))
+    wanted = settings(
+        station={"data_dir": tmp_path},
+        detector={"model": str(model), "backend": "onnxruntime"},
+        recipe={"thresholds": {"via": 1.0}},
+        recipes={"vias": {"name": "vias", "thresholds": {"via": 0.5}}},
+    )
+    board = np.full((640, 640, 3), 114, np.uint8)
+    by_recipe = judges(wanted, build_judge(wanted).detector)
+    found = by_recipe["default"].detect(board)
+    assert decide(found, build_recipe(wanted)).reason.startswith("short 0.80")
+    assert len(found) == 300
+    with pytest.raises(DetectorError, match="more than 300 detections that count"):
+        by_recipe["vias"].detect(board)

@@ -91,6 +91,7 @@ PURE = {
     "sdnotify",
     "terminal",
     "tiff",
+    "tiff_parts",
     "toml_words",
     "today",
     "detectors.metric",

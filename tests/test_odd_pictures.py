@@ -38,11 +38,11 @@ LOSSY = 12  # of 255: what JPEG makes of the middle of an even patch
 GREY = np.arange(0, 256, dtype=np.uint8).reshape(8, 32)
 
 
-def seen(data: bytes) -> Image:
+def seen(data: bytes, *, depth_bits: int = 16) -> Image:
     """As the station takes a file: it is looked at, allowed, and decoded."""
     found = look(data)
     assert (found.flaw, refusal(found, max_pixels=10_000)) == (None, None)
-    image = decode(data)
+    image = decode(data, depth_bits=depth_bits)
     assert image is not None
     assert image.dtype == np.dtype(np.uint8)
     assert image.flags.c_contiguous
@@ -86,13 +86,14 @@ def test_a_palette_is_looked_up() -> None:
 # --- 16 bits
 
 
-@pytest.mark.parametrize("depth", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("depth", [9, 10, 12, 14, 16])
 @pytest.mark.parametrize("kind", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_upper_eight_of_the_bits_in_use_are_seen(depth: int, kind: str, channels: int) -> None:
+def test_the_upper_eight_of_the_bits_that_its_camera_uses_are_seen(depth: int, kind: str, channels: int) -> None:
     deep = GREY.astype(np.uint16) << (depth - 8)
     deep += np.random.default_rng(depth).integers(0, 1 << (depth - 8), deep.shape, np.uint16)
-    image = seen(encoded(kind, deep if channels == 1 else np.dstack([deep, deep[::-1], deep[:, ::-1]])))
+    data = encoded(kind, deep if channels == 1 else np.dstack([deep, deep[::-1], deep[:, ::-1]]))
+    image = seen(data, depth_bits=depth)
     expected = np.dstack([GREY] * 3) if channels == 1 else np.dstack([GREY, GREY[::-1], GREY[:, ::-1]])
     assert np.array_equal(image, expected)
 
@@ -104,7 +105,28 @@ def test_eight_bits_that_were_made_sixteen_come_back_exactly(factor: int) -> Non
 
 def test_twelve_bits_that_are_packed_are_unpacked() -> None:
     packed = np.frombuffer(bytes([0x00, 0x0F, 0xFF, 0x12, 0x34, 0x56]), np.uint8).reshape(1, 6, 1)
-    assert seen(tiff(packed, colours=1, t256=4, t258=12))[0, :, 0].tolist() == [0x00, 0xFF, 0x12, 0x45]
+    for depth_bits in (16, 12):  # the file says itself how many it has
+        image = seen(tiff(packed, colours=1, t256=4, t258=12), depth_bits=depth_bits)
+        assert image[0, :, 0].tolist() == [0x00, 0xFF, 0x12, 0x45]
+
+
+def test_no_picture_says_by_its_brightest_pixel_how_deep_it_is() -> None:
+    """A little more light, or one hot pixel, would spread or darken all the others, and turn a verdict."""
+    dark = np.full((4, 4), 1023, np.uint16)
+    for brightest in (1023, 1024, 65535):
+        dark[0, 0] = brightest
+        assert (seen(encoded(".png", dark))[1:] == 3).all()
+        assert (seen(encoded(".png", dark), depth_bits=12)[1:] == 63).all()
+
+
+def test_what_is_above_the_depth_is_white() -> None:
+    hot = np.array([[4095, 4096, 65535, 0]], np.uint16)
+    assert seen(encoded(".png", hot), depth_bits=12)[0, :, 0].tolist() == [255, 255, 255, 0]
+
+
+def test_twelve_bits_of_colour_beside_alpha_are_seen_as_such() -> None:
+    deep = with_alpha(board().astype(np.uint16) << 4, 65535)
+    assert np.array_equal(seen(encoded(".png", deep), depth_bits=12), board())
 
 
 def test_a_black_picture_of_sixteen_bits_is_black() -> None:

@@ -6,6 +6,8 @@ import json
 from datetime import datetime, timezone
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -17,7 +19,9 @@ from station.parts import (
     CREDENTIAL,
     build_link,
     build_recipe,
+    build_reference,
     check_apart,
+    depth_bits,
     link_options,
     lowest_threshold,
     make_folder,
@@ -54,6 +58,27 @@ def test_every_limit_is_part_of_the_recipes_identity(changed: dict[str, object])
 def test_what_a_recipe_counts_is_looked_for_also_below_the_detectors_own_confidence() -> None:
     assert lowest_threshold(settings(recipe={"threshold": 0.5, "thresholds": {"open": 0.1}})) == 0.1
     assert lowest_threshold(settings(recipe={"threshold": 0.2, "thresholds": {"open": 0.9}})) == 0.2
+
+
+def test_the_depth_of_the_inboxs_pictures_is_that_of_all_others() -> None:
+    assert depth_bits(settings()) == 16
+    assert depth_bits(settings(source={"depth_bits": 12})) == 12
+    assert depth_bits(settings(source={"kind": "camera", "device": "0"}, trigger={"kind": "free"})) == 16
+
+
+def test_a_template_is_decoded_as_deep_as_the_boards(tmp_path: Path) -> None:
+    path = tmp_path / "template.png"
+    levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    cv2.imwrite(str(path), levels)
+    reference = build_reference(settings(source={"depth_bits": 12}, recipe={"template": path}))
+    assert reference is not None
+    assert np.array_equal(reference.template, levels >> 4)
+
+
+@pytest.mark.parametrize("bits", [8, 17, 11.5])
+def test_no_other_depth_is_accepted(bits: float) -> None:
+    with pytest.raises(ValueError, match="depth_bits"):
+        settings(source={"depth_bits": bits})
 
 
 def test_the_client_id_is_the_stations_unless_one_is_given() -> None:

@@ -22,6 +22,11 @@ def test_a_lens_cap_a_dead_lamp_and_an_empty_belt_are_no_boards(level: int) -> N
     assert "no board to be seen" in (problem_of(noisy(level), min_contrast=12.0) or "")
 
 
+def test_a_picture_so_dark_that_it_may_have_fewer_than_sixteen_bits_says_where_that_is_set() -> None:
+    assert "[source] depth_bits" in (problem_of(noisy(20), min_contrast=12.0) or "")
+    assert "depth_bits" not in (problem_of(noisy(128), min_contrast=12.0) or "")
+
+
 def test_zero_judges_any_picture() -> None:
     assert problem_of(noisy(0), min_contrast=0.0) is None
 

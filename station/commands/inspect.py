@@ -20,7 +20,7 @@ from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.judge import build_judge
 from station.line import Bench, inspect
-from station.parts import build_recipe, make_folder, picture_limits, recipe_sha256
+from station.parts import build_recipe, depth_bits, make_folder, picture_limits, recipe_sha256
 from station.picture import decode, look, refusal
 from station.sections import MB
 from station.terminal import counted, shown
@@ -91,7 +91,7 @@ def _frame(file: Path, settings: Settings) -> Frame:
             found = look(data)
             problem = found.flaw or refusal(found, max_pixels=max_pixels)
             if problem is None:
-                image = decode(data)
+                image = decode(data, depth_bits=depth_bits(settings))
                 problem = None if image is not None else "the decoder refuses it"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"

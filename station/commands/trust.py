@@ -16,7 +16,7 @@ from station.config import Settings
 from station.detectors.reference import Reference
 from station.digest import pixels_sha256
 from station.errors import ConfigError, DetectorError
-from station.parts import build_reference, make_folder, picture_limits
+from station.parts import build_reference, depth_bits, make_folder, picture_limits
 from station.picture import decode, look, refusal
 from station.terminal import shown
 from station.trust import Look, look_at, problem_of
@@ -128,7 +128,7 @@ def _read(path: Path, settings: Settings) -> Image:
         raise ConfigError(f"{shown(path.name)} cannot be read: {error.strerror}") from None
     found = look(data)
     problem = found.flaw or refusal(found, max_pixels=max_pixels)
-    image = None if problem else decode(data)
+    image = None if problem else decode(data, depth_bits=depth_bits(settings))
     if image is None:
         raise ConfigError(f"{shown(path.name)}: {problem or 'the decoder refuses it'}: take it away")
     return image

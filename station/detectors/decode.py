@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from station.detectors.network import Floats
 from station.errors import DetectorError, ModelError
 
-MAX_DETECTIONS = 300  # the weakest of more are dropped: what ultralytics and end-to-end heads keep
-STRIDES_PX = (8, 16, 32, 64)  # of YOLO's grids; small nets have the first three
+MAX_DETECTIONS = 300  # what ultralytics and end-to-end heads keep; of more only what does not count is left out
+STRIDES_PX = (4, 8, 16, 32, 64, 128)  # of YOLO's grids: two to six of them, the finest of 4 or of 8
 BLOCK = 64  # candidates that are compared with all weaker ones at once: 32 is slower for few, 128 for many
 TOLERANCE = 1e-3  # of a score beyond 0..1: rounding of float16 and int8 networks
 QUERIES = 300  # rows of an RT-DETR, whatever its input
@@ -79,68 +79,110 @@ def layout_of(
 
 
 def decode(
-    output: Floats, layout: Layout, *, confidence: float, iou: float, input_size: tuple[int, int]
+    output: Floats,
+    layout: Layout,
+    *,
+    confidence: float,
+    iou: float,
+    input_size: tuple[int, int],
+    counts: Sequence[float] | None = None,
+    most_rows: int = MAX_DETECTIONS,
 ) -> list[Found]:
     """
     What *output* (of one picture, in *layout*) finds at or above *confidence*, best first, at most 300.
 
     A box that reaches it in two classes is found twice: which of them counts is the recipe's to say. Of boxes of one
     class that overlap by more than *iou* the best stays, except for end-to-end networks and RT-DETR, which have done
-    that themselves. *input_size*: the network's, (height, width) in pixels. Raises DetectorError for numbers that are
-    no scores or no boxes: to find nothing is a pass.
+    that themselves. *input_size*: the network's, (height, width) in pixels. *counts*: by class, from which score on a
+    detection can fail the board; None: from *confidence* on. *most_rows*: so many rows a network that keeps its best
+    ones has at most.
+
+    Of more than 300 those that do not count are left out. Raises DetectorError where that is not enough or the network
+    itself may have left out some that count, and for numbers that are no scores or no boxes: to find nothing is a pass.
     """
     if output.size == 0:
         return []
+    counts = [confidence] if counts is None else counts
     match layout:
         case Layout.ROWS:
             scores_by_class = output[0, 4:]
             _check(scores_by_class, output[0, :4])
             best = scores_by_class.max(axis=0)
+            _check_room(best, counts, most_rows)
             kept = _at_least(confidence, best)
-            boxes = output[0, :4, kept]  # kept x 4: numpy puts the index array first
-            return _suppressed(*_labelled(boxes, scores_by_class[:, kept].T, confidence), iou=iou)
+            boxes = _corners(output[0, :4, kept])  # kept x 4: numpy puts the index array first
+            return _suppressed(_labelled(boxes, scores_by_class[:, kept].T, confidence, counts), iou=iou)
         case Layout.COLUMNS:
             _check(output[0, :, 4:], output[0, :, :4])
             rows = output[0, _at_least(confidence, output[0, :, 4])]  # a score cannot be above its objectness
             scores_by_class = rows[:, 5:] * rows[:, 4:5]
             best = scores_by_class.max(axis=1, initial=0.0)
             kept = _at_least(confidence, best)
-            return _suppressed(*_labelled(rows[kept, :4], scores_by_class[kept], confidence), iou=iou)
+            return _suppressed(_labelled(_corners(rows[kept, :4]), scores_by_class[kept], confidence, counts), iou=iou)
         case Layout.FINAL:
             _check(output[0, :, 4], output[0, :, [0, 1, 2, 3, 5]])
-            rows = _best_rows(output[0], confidence)
-            if len(rows) and float(np.abs(rows[:, :4]).max()) <= RELATIVE:
-                raise DetectorError("the network's boxes are not in pixels: is it an RT-DETR whose metadata is lost?")
-            return _listed(rows[:, :4], rows[:, 4], np.rint(rows[:, 5]).astype(np.int64))
+            _check_room(output[0, :, 4], counts, most_rows)
+            rows, classes = _rows_at_least(confidence, output[0])
+            return _listed(_candidates(rows[:, :4], rows[:, 4], classes, counts))
         case Layout.DETR:
             scores_by_class = output[0, :, 4:]
             _check(scores_by_class, output[0, :, :4])
             best = scores_by_class.max(axis=1)
+            _check_room(best, counts, most_rows)
             kept = _at_least(confidence, best)
-            boxes, scores, classes = _labelled(output[0, kept, :4], scores_by_class[kept], confidence)
-            order = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
-            return _listed(_corners(_in_pixels(boxes[order], input_size)), scores[order], classes[order])
+            boxes = _corners(_in_pixels(output[0, kept, :4], input_size))
+            return _listed(_labelled(boxes, scores_by_class[kept], confidence, counts))
         case Layout.DETR_FINAL:
             _check(output[0, :, 4], output[0, :, [0, 1, 2, 3, 5]])
-            rows = _best_rows(output[0], confidence)
-            corners = _corners(_in_pixels(rows[:, :4], input_size))
-            return _listed(corners, rows[:, 4], np.rint(rows[:, 5]).astype(np.int64))
+            _check_room(output[0, :, 4], counts, most_rows)
+            rows, classes = _rows_at_least(confidence, output[0])
+            return _listed(_candidates(_corners(_in_pixels(rows[:, :4], input_size)), rows[:, 4], classes, counts))
 
 
-def _labelled(boxes: Floats, scores_by_class: Floats, confidence: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+@dataclass(frozen=True, slots=True)
+class _Candidates:
     """
-    A candidate for every class that a box reaches *confidence* in; *boxes*: n x 4, *scores_by_class*: n x C.
+    Corners (n x 4), scores, classes, and whether it can fail the board, of n candidates.
+
+    Those that count come first, and the best of each kind. Within a class they are in the order of their scores so.
+    """
+
+    corners: Floats
+    scores: Floats
+    classes: NDArray[np.int64]
+    counting: NDArray[np.bool_]
+
+
+def _candidates(corners: Floats, scores: Floats, classes: NDArray[np.int64], counts: Sequence[float]) -> _Candidates:
+    """Raises DetectorError where one that counts has no area, or none has: nobody could say where they are."""
+    if corners.size and float(np.abs(corners).max()) <= RELATIVE:
+        raise DetectorError("the network's boxes are not in pixels: is it an RT-DETR whose metadata is lost?")
+    limits = np.asarray(counts, np.float64)
+    counting = scores >= limits[np.clip(classes, 0, len(limits) - 1)]
+    x1, y1, x2, y2 = corners.T
+    if (counting & ((x2 <= x1) | (y2 <= y1))).any():
+        raise DetectorError(
+            "the network found something whose box has no width or no height: is it exported in a layout that the "
+            "station does not know?"
+        )
+    order = np.lexsort((-scores, ~counting))
+    return _Candidates(corners[order], scores[order], classes[order], counting[order])
+
+
+def _labelled(corners: Floats, scores_by_class: Floats, confidence: float, counts: Sequence[float]) -> _Candidates:
+    """
+    A candidate for every class that a box reaches *confidence* in; *corners*: n x 4, *scores_by_class*: n x C.
 
     The best class alone would hide the second, which may be the one whose threshold in the recipe is the lower.
     """
     places, classes = np.nonzero((scores_by_class >= confidence) & (scores_by_class > 0))
-    return boxes[places], scores_by_class[places, classes], classes
+    return _candidates(corners[places], scores_by_class[places, classes], classes, counts)
 
 
 def _grid_rows(input_size: tuple[int, int]) -> frozenset[int]:
-    """How many rows a YOLOv5 has for an input: three anchors in every cell, of three grids or of four."""
+    """How many rows a YOLOv5 has for an input: three anchors in every cell of grids that follow each other."""
     cells = [(input_size[0] // stride) * (input_size[1] // stride) for stride in STRIDES_PX]
-    return frozenset({3 * sum(cells[:3]), 3 * sum(cells)})
+    return frozenset(3 * sum(cells[first:end]) for first in (0, 1) for end in range(first + 2, len(cells) + 1))
 
 
 def _check(scores: Floats, others: Floats) -> None:
@@ -159,22 +201,33 @@ def _at_least(confidence: float, scores: Floats) -> NDArray[np.int64]:
     return np.flatnonzero((scores >= confidence) & (scores > 0))
 
 
-def _suppressed(centred: Floats, scores: Floats, classes: NDArray[np.int64], *, iou: float) -> list[Found]:
+def _check_room(best: Floats, counts: Sequence[float], most_rows: int) -> None:
     """
-    Greedy suppression, class by class. *centred*: n x 4, centre and size.
+    *best*: the score of each row. A network that keeps its best rows has cut some off if the last may still count.
+
+    It knows no thresholds: three hundred vias, of which none counts, crowd out a short that does.
+    """
+    if len(best) >= most_rows and _at_least(min(counts), best).size == len(best):
+        raise DetectorError(
+            f"the network gives {len(best)} detections at most, and so many are there: the picture cannot be judged, "
+            "since it may show more"
+        )
+
+
+def _suppressed(candidates: _Candidates, *, iou: float) -> list[Found]:
+    """
+    Greedy suppression, class by class.
 
     The overlaps of a block of the best are worked out at once, and it ends with the last detection that is kept: 0.03
     ms for 20 candidates, at most 11 ms for 5,000. cv2.dnn.NMSBoxesBatched takes 0.02 and 12 to 65 ms, and drops a
     score that equals its limit.
     """
-    order = np.argsort(-scores, kind="stable")
-    scores, classes, centred = scores[order], classes[order], centred[order]
-    corners = _corners(centred)
-    x1, y1, x2, y2 = corners.T.copy()
+    classes = candidates.classes
+    x1, y1, x2, y2 = candidates.corners.T.copy()
     areas = (x2 - x1) * (y2 - y1)
     kept: list[int] = []
-    left = np.arange(len(scores))
-    while left.size and len(kept) < MAX_DETECTIONS:
+    left = np.arange(len(classes))
+    while left.size and len(kept) <= MAX_DETECTIONS:  # one more, which tells what was cut off
         block = left[:BLOCK]
         these = block[:, None]
         width = np.minimum(x2[these], x2[left]) - np.maximum(x1[these], x1[left])
@@ -187,16 +240,16 @@ def _suppressed(centred: Floats, scores: Floats, classes: NDArray[np.int64], *, 
                 kept.append(candidate)
                 hidden |= hides[number]
         left = left[len(block) :][~hidden[len(block) :]]
-    kept = kept[:MAX_DETECTIONS]
-    return _listed(corners[kept], scores[kept], classes[kept])
+    return _listed(candidates, kept)
 
 
-def _best_rows(rows: Floats, confidence: float) -> Floats:
-    """Those of n x 6, with a score and a class at the end, that count, best first."""
-    if (np.abs(rows[:, 5] - np.rint(rows[:, 5])) > NOT_WHOLE).any():
+def _rows_at_least(confidence: float, rows: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Those of n x 6, with a score and a class at the end, that are found; and their classes."""
+    numbers = np.rint(rows[:, 5])
+    if (np.abs(rows[:, 5] - numbers) > NOT_WHOLE).any():
         raise DetectorError("the network's sixth column is no class number: is it an RT-DETR whose metadata is lost?")
-    rows = rows[_at_least(confidence, rows[:, 4])]
-    return rows[np.argsort(-rows[:, 4], kind="stable")[:MAX_DETECTIONS]]
+    found = _at_least(confidence, rows[:, 4])
+    return rows[found], numbers[found].astype(np.int64)
 
 
 def _in_pixels(relative: Floats, input_size: tuple[int, int]) -> Floats:
@@ -210,6 +263,17 @@ def _corners(centred: Floats) -> Floats:
     return np.concatenate([centred[:, :2] - centred[:, 2:] / 2, centred[:, :2] + centred[:, 2:] / 2], axis=1)
 
 
-def _listed(corners: Floats, scores: Floats, classes: NDArray[np.int64]) -> list[Found]:
-    together = zip(classes.tolist(), scores.tolist(), corners.tolist(), strict=True)
+def _listed(candidates: _Candidates, kept: Sequence[int] | None = None) -> list[Found]:
+    """Those *kept* (None: all), in the order of the candidates, as a list, best first. Raises DetectorError."""
+    chosen = np.arange(len(candidates.scores)) if kept is None else np.asarray(kept, np.int64)
+    if len(chosen) > MAX_DETECTIONS and candidates.counting[chosen[MAX_DETECTIONS]]:
+        raise DetectorError(f"more than {MAX_DETECTIONS} detections that count: the picture cannot be judged")
+    chosen = chosen[:MAX_DETECTIONS]
+    chosen = chosen[np.argsort(-candidates.scores[chosen], kind="stable")]
+    together = zip(
+        candidates.classes[chosen].tolist(),
+        candidates.scores[chosen].tolist(),
+        candidates.corners[chosen].tolist(),
+        strict=True,
+    )
     return [Found(class_id, min(score, 1.0), *box) for class_id, score, box in together]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from station.errors import ConfigError, DetectorError
-from station.picture import decode, look, refusal
+from station.picture import DEEP_BITS, decode, look, refusal
 from station.types import Image
 
 Grey = NDArray[np.uint8]
@@ -76,8 +76,10 @@ class Reference:
         self._scales = tuple(_scales(template))
 
     @classmethod
-    def read(cls, path: Path, *, limit: float = LIMIT, max_shift_px: float | None = None) -> Reference:
-        """Reads the picture at *path*, decoded as a board's is. Raises ConfigError that says what to do."""
+    def read(
+        cls, path: Path, *, limit: float = LIMIT, max_shift_px: float | None = None, depth_bits: int = DEEP_BITS
+    ) -> Reference:
+        """Reads the picture at *path*, decoded as a board's is, *depth_bits* too. Raises ConfigError: what to do."""
         where = f"[recipe] template = {path}"
         try:
             data = path.read_bytes()
@@ -89,7 +91,7 @@ class Reference:
         flaw = seen.flaw or refusal(seen, max_pixels=MAX_PIXELS)
         if flaw is not None:
             raise ConfigError(f"{where}: {flaw}: give a whole picture, taken as the boards' pictures are")
-        image = decode(data)
+        image = decode(data, depth_bits=depth_bits)
         if image is None:
             raise ConfigError(f"{where}: damaged {seen.kind}: copy it again, or take the picture again")
         template = grey(image)

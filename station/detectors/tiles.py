@@ -20,6 +20,7 @@ USUAL_OVERLAP = 0.2
 MIN_OVERLAP_PX = 32  # the grid of the coarsest stride: by less of a defect two tiles cannot tell that it is the same
 CUT_PX = 3.0  # a box that ends so close to its tile's border was cut by it: 98 % of those cut end within 0.3
 COVERED = 0.4  # of a box that was cut, by another: it is a part of that. Not a half: two may look like one when cut
+WITNESSED = 0.75  # of what another tile saw of a defect, by who saw it whole: else he saw a fragment of it
 CROSSED = 0.2  # the same of two that run on into each other's tile: of a slanting defect each sees another half
 
 
@@ -80,7 +81,7 @@ def merge(found: Sequence[Sequence[Defect]], windows: Sequence[Window], *, iou: 
     by 0.4 of that one. This holds for a defect on a seam, which one tile sees whole and the other in part, and for one
     larger than the overlap, which no tile sees whole. What one tile saw as two stays two, and nothing is dropped but
     for a better witness: the box is that of the best who saw it whole, or else spans all parts; the confidence is the
-    highest of any.
+    highest of any. Nobody saw the whole of what another one saw going on beyond his tile, or saw clearly larger.
     """
     defects = [defect for part in found for defect in part]
     if len(windows) < 2 or len(defects) < 2:
@@ -97,8 +98,8 @@ def merge(found: Sequence[Sequence[Defect]], windows: Sequence[Window], *, iou: 
             group_of[member] = kept
         members[kept] += members.pop(other)
         tiles[kept] |= tiles.pop(other)
-    whole: list[bool] = (~np.any(seen.cut, axis=1)).tolist()
-    return sorted((_united(group, defects, whole) for group in members.values()), key=_by_confidence)
+    borders = _borders(windows)
+    return sorted((_united(group, defects, seen, borders) for group in members.values()), key=_by_confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +194,45 @@ def _area(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.flo
     return product
 
 
-def _united(group: Sequence[int], defects: Sequence[Defect], whole: Sequence[bool]) -> Defect:
+def _united(group: Sequence[int], defects: Sequence[Defect], seen: _Seen, borders: NDArray[np.float64]) -> Defect:
     """What the defects (by number) of one group make together."""
+    if len(group) == 1:
+        return defects[group[0]]
     best = min((defects[one] for one in group), key=_by_confidence)
-    witnesses = [defects[one] for one in group if whole[one]]
+    cut = [one for one in group if seen.cut[one].any()]
+    witnesses = [
+        defects[one]
+        for one in group
+        if one not in cut and (not cut or _saw_all(one, seen.corners[cut], defects, seen, borders))
+    ]
     if witnesses:
         return replace(best, box=min(witnesses, key=_by_confidence).box)
     boxes = [defects[one].box for one in group]
     left, top = min(box.x for box in boxes), min(box.y for box in boxes)
     right, bottom = max(box.x + box.width for box in boxes), max(box.y + box.height for box in boxes)
     return replace(best, box=Box(left, top, right - left, bottom - top))
+
+
+def _saw_all(
+    witness: int,
+    parts: NDArray[np.float64],
+    defects: Sequence[Defect],
+    seen: _Seen,
+    borders: NDArray[np.float64],
+) -> bool:
+    """Whether *witness*, or its tile, which may have told two apart, has seen all of *parts*, cut in other tiles."""
+    wider = np.array([-CUT_PX, -CUT_PX, CUT_PX, CUT_PX])
+    tile, label = seen.tile[witness], defects[witness].label
+    told = [one for one in np.flatnonzero(seen.tile == tile).tolist() if defects[one].label == label]
+    shared = _common(seen.corners[told][:, None], parts[None])
+    covered = _area(shared[..., :2], shared[..., 2:]).sum(axis=0) >= WITNESSED * _area(parts[:, :2], parts[:, 2:])
+    near = _within(parts, seen.corners[witness] + wider)
+    return bool((_within(parts, borders[tile] + wider) & (covered | near)).all())
+
+
+def _within(parts: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = np.all((parts[:, :2] >= box[:2]) & (parts[:, 2:] <= box[2:]), axis=1)
+    return inside
 
 
 def _by_confidence(defect: Defect) -> float:

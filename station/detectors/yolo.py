@@ -11,7 +11,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from station.detectors.decode import Layout, decode, layout_of
+from station.detectors.decode import MAX_DETECTIONS, Layout, decode, layout_of
 from station.detectors.network import EXPORT_HINT, PAIR, PLANES, Floats, Network
 from station.detectors.preprocess import PAD, Grey, Letterbox, Placement
 from station.detectors.tiles import MIN_OVERLAP_PX, USUAL_OVERLAP, Window, is_big, merge, plan
@@ -58,7 +58,9 @@ class NetworkDetector:
     """
     Implements ``types.Detector`` on any ``Network``: letterbox, run, decode.
 
-    Boxes are in pixels of the original image, clipped to it, best first; what lies wholly beside the image is dropped.
+    Boxes are in pixels of the original image, clipped to it, best first; what lies wholly beside the image is dropped,
+    unless all that counts lies there. *counts_from*: the score, by label, from which on a detection can fail the board;
+    None: from *confidence* on. A picture with more of those than are told, or with boxes that are none, is not judged.
     *tiling* None: any picture is scaled to fit; else what is larger than the network's input is cut into tiles.
     *reference*: what does not fit it is not judged, and a network that compares (``paired``) sees it beside the board.
     Raises ModelError at construction for a network that is no detector of ours, with what to do about it.
@@ -71,6 +73,7 @@ class NetworkDetector:
         name: str,
         confidence: float,
         iou: float,
+        counts_from: Callable[[str], float] | None = None,
         reference: Reference | None = None,
         tiling: Tiling | None = None,
     ) -> None:
@@ -84,6 +87,7 @@ class NetworkDetector:
         self._network = network
         self._confidence = confidence
         self._iou = iou
+        self._counts = [confidence if counts_from is None else counts_from(label) for label in self.labels]
         self._tiling = tiling
         self._reference = reference
         # RT-DETR is trained on pictures that are stretched to its input, and on ultralytics' word for what it is.
@@ -93,16 +97,21 @@ class NetworkDetector:
         self._desks: list[_Desk] = [self._new_desk()]
         self._on_half = False
         self._layout = self._find_layout()
+        rows = network.output_shape[2 if self._layout is Layout.ROWS else 1]
+        self._most_rows = MAX_DETECTIONS if rows is None else rows
         self._tile_px, self._overlap_px = self._tile_size(tiling)
         self._windows: tuple[Window, ...] = ()
 
-    def beside(self, reference: Reference | None, *, confidence: float) -> NetworkDetector:
+    def beside(
+        self, reference: Reference | None, *, confidence: float, counts_from: Callable[[str], float]
+    ) -> NetworkDetector:
         """Another detector on the same network, for another product: its template, and what it lists."""
         return NetworkDetector(
             self._network,
             name=self.model.name,
             confidence=confidence,
             iou=self._iou,
+            counts_from=counts_from,
             reference=reference,
             tiling=self._tiling,
         )
@@ -205,11 +214,22 @@ class NetworkDetector:
         return merge(found, windows, iou=self._iou)
 
     def _read(self, output: Floats, placement: Placement) -> list[Defect]:
-        found = decode(output, self._layout, confidence=self._confidence, iou=self._iou, input_size=self.input_size)
-        placed = ((one, placement.box(one.x1, one.y1, one.x2, one.y2)) for one in found)
-        return [
-            Defect(self._label(one.class_id), one.score, box, self.model.name) for one, box in placed if box is not None
-        ]
+        found = decode(
+            output,
+            self._layout,
+            confidence=self._confidence,
+            iou=self._iou,
+            input_size=self.input_size,
+            counts=self._counts,
+            most_rows=self._most_rows,
+        )
+        placed = [(self._label(one.class_id), one, placement.box(one.x1, one.y1, one.x2, one.y2)) for one in found]
+        counting = [box for _, one, box in placed if one.score >= self._counts[one.class_id]]
+        if counting and all(
+            box is None for box in counting
+        ):  # one may be imagined; if all are, the boxes are of another scale
+            raise DetectorError("all that the network found lies beside the picture: are its boxes in other units?")
+        return [Defect(label, one.score, box, self.model.name) for label, one, box in placed if box is not None]
 
     def _cut(self, height: int, width: int) -> tuple[Window, ...]:
         """The tiles of a picture, or all of it as one; the plan of the last picture serves the next of its size."""

@@ -10,13 +10,14 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
 import structlog
 
 from station.errors import SourceError
-from station.picture import decode
+from station.picture import DEEP_BITS, decode
 from station.sources.claims import Claim, Claims, Leftover
 from station.sources.inbox import Inbox
 from station.sources.marks import Marks
@@ -76,6 +77,7 @@ class FolderSource:
 
     *recorded* tells what the ledger knows of an event id; it is called from the source's own thread, as is
     *on_backlog* with the number of files waiting. *polling* None: find out from the file system's type.
+    *depth_bits*: how many of 16 bits a deep picture uses.
     The first group of *serial_pattern*, or all that it matches in the file's name, is the board's serial.
 
     *foresee* hears, from the source's own thread, of each frame that waits while another is with the caller; up to
@@ -96,6 +98,7 @@ class FolderSource:
         unchanged_s: float = 30.0,
         max_bytes: int = 100_000_000,
         max_pixels: int = 150_000_000,
+        depth_bits: int = DEEP_BITS,
         on_backlog: Callable[[int], None] = lambda _waiting: None,
         foresee: Callable[[Frame], None] = lambda _frame: None,
         ahead: int = 1,
@@ -111,6 +114,7 @@ class FolderSource:
         self._polling = polling
         self._scan_every_s = scan_every_s
         self._limits = Limits(max_bytes, max_pixels, unchanged_s)
+        self._decode = partial(decode, depth_bits=depth_bits)
         self._on_backlog = on_backlog
         self._foresee = foresee
         self._depth = ahead
@@ -141,6 +145,7 @@ class FolderSource:
             watch=watch,
             limits=self._limits,
             frame=self._frame,
+            decode=self._decode,
             on_backlog=self._on_backlog,
             foresee=self._foresee,
             monotonic=self._monotonic,
@@ -220,6 +225,7 @@ class _Ahead:
         watch: Watch | None,
         limits: Limits,
         frame: Callable[[Claim, bytes, Image | None, str | None], Frame],
+        decode: Callable[[bytes], Image | None],
         on_backlog: Callable[[int], None],
         foresee: Callable[[Frame], None],
         monotonic: Callable[[], float],
@@ -232,6 +238,7 @@ class _Ahead:
         self._inbox = inbox
         self._watch = watch
         self._frame = frame
+        self._decode = decode
         self._on_backlog = on_backlog
         self._monotonic = monotonic
 
@@ -334,7 +341,7 @@ class _Ahead:
             except TrialStoppedError:
                 return None  # the next start tries it
         if problem is None:
-            image = decode(ready.data)
+            image = self._decode(ready.data)
             problem = None if image is not None else "the decoder refused it"
         frame = self._frame(claim, ready.data, image, problem)
         return _Taken(frame, claim, ready.stamp, alone=candidate.crashes > 0)

@@ -88,11 +88,12 @@ class Several(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """*queue*: requests under way; what comes beyond is turned away at once."""
+    """*queue*: requests under way; what comes beyond is turned away at once. *depth_bits*: of 16 that are in use."""
 
     max_bytes: int
     max_pixels: int
     queue: int
+    depth_bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,7 @@ class _Desk:
         problem = found.flaw or refusal(found, max_pixels=self._limits.max_pixels)
         if problem is not None:
             raise ProblemError(422, "The picture cannot be judged", problem)
-        image = decode(upload.data)
+        image = decode(upload.data, depth_bits=self._limits.depth_bits)
         if image is None:
             raise ProblemError(422, "The picture cannot be judged", f"{found.kind}: the decoder refuses it")
         inspection = self._judge(image, upload)

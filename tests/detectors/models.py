@@ -70,7 +70,8 @@ def save_seeing(
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """
-    An end-to-end network of one row whose score is the mean of the red channel, and whose x1 is that of the blue one.
+    An end-to-end network of two rows, of which it needs one: its score is the mean of the red channel, and its x1 that
+    of the blue one.
 
     So it shows which channel comes first, and that 255 becomes 1.
     """
@@ -78,7 +79,8 @@ def save_seeing(
         helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),  # 1 x 3: R, G, B
         helper.make_node("MatMul", ["means", "weights"], ["row"]),
         helper.make_node("Add", ["row", "corner"], ["moved"]),
-        helper.make_node("Unsqueeze", ["moved", "axis"], ["output0"]),
+        helper.make_node("Unsqueeze", ["moved", "axis"], ["one"]),
+        helper.make_node("Pad", ["one", "beside"], ["output0"]),
     ]
     weights = np.zeros((3, 6), np.float32)
     weights[0, 4] = 1.0
@@ -87,12 +89,13 @@ def save_seeing(
         numpy_helper.from_array(weights, "weights"),
         numpy_helper.from_array(np.asarray([[0, 0, 20, 20, 0, 0]], np.float32), "corner"),
         numpy_helper.from_array(np.asarray([1], np.int64), "axis"),
+        numpy_helper.from_array(np.asarray([0, 0, 0, 0, 1, 0], np.int64), "beside"),
     ]
     return _write(
         path,
         nodes,
         constants,
-        [batch, 1, 6],
+        [batch, 2, 6],
         kind=TensorProto.FLOAT,
         metadata={"task": "detect", "names": NAMES} | (metadata or {}),
         picture=[batch, 3, *size],

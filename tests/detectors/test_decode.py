@@ -189,23 +189,132 @@ def overlap(one: Found, other: Found) -> float:
     return both / (sum(areas) - both)
 
 
+def crowd(layout: Layout, scores: Output) -> Output:
+    """A detection for each of *scores* (n x 2, by class), none of which touches another."""
+    size = max(len(scores), 1)
+    table = np.zeros((size, 7 if layout is Layout.COLUMNS else 6), np.float32)
+    table[:, :2] = np.arange(size)[:, None] * 20
+    table[:, 2:4] = 10 if layout is not Layout.FINAL else table[:, :2] + 10
+    if layout in {Layout.DETR, Layout.DETR_FINAL}:
+        table[:, :4] /= size * 20
+    if layout is Layout.COLUMNS:
+        table[:, 4] = 1
+    if layout in {Layout.FINAL, Layout.DETR_FINAL}:
+        table[: len(scores), 4], table[: len(scores), 5] = scores.max(axis=1), scores.argmax(axis=1)
+    else:
+        table[: len(scores), -2:] = scores
+    return table.T[None] if layout is Layout.ROWS else table[None]
+
+
+def rising(count: int) -> Output:
+    """Scores from 0.3 to 1 of the first of two classes."""
+    return np.stack([np.linspace(0.3, 1, count), np.zeros(count)], axis=1).astype(np.float32)
+
+
 @pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("count", [0, 1, 5000])
 def test_any_number_of_candidates_is_decoded_and_the_best_300_stay(layout: Layout, count: int) -> None:
-    size = max(count, 1)
-    table = np.zeros((size, 6 if layout is not Layout.COLUMNS else 7), np.float32)
-    table[:, :2] = np.arange(size)[:, None] * 20  # apart from each other
-    table[:, 2:4] = 10 if layout is not Layout.FINAL else table[:, :2] + 10
-    table[:count, 4] = np.linspace(0.3, 1, size)[:count] if count else 0
-    if layout is Layout.COLUMNS:
-        table[:, 5] = 1
-    if layout in {Layout.DETR, Layout.DETR_FINAL}:
-        table[:, :4] /= size * 20
-    found = decoded(table.T[None] if layout is Layout.ROWS else table[None], layout)
+    scores = rising(count)
+    found = decode(crowd(layout, scores), layout, confidence=0.25, iou=0.45, input_size=(640, 640), counts=[0.99, 0.99])
     assert len(found) == min(count, MAX_DETECTIONS)
-    scores = [one.score for one in found]
-    assert scores == sorted(scores, reverse=True)
-    assert not scores or scores[0] == pytest.approx(table[:, 4].max())
+    assert [one.score for one in found] == pytest.approx(sorted(scores[:, 0].tolist(), reverse=True)[:MAX_DETECTIONS])
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_what_counts_is_told_before_any_crowd_that_does_not(layout: Layout) -> None:
+    """Four hundred vias, whose threshold nothing reaches, and a short that is less sure."""
+    scores = np.array([(0.9, 0.0)] * 400 + [(0.0, 0.8)], np.float32)
+    found = decode(
+        crowd(layout, scores),
+        layout,
+        confidence=0.25,
+        iou=0.45,
+        input_size=(640, 640),
+        counts=[1.0, 0.5],
+        most_rows=999,
+    )
+    assert [one.class_id for one in found] == [0] * 299 + [1]
+
+
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("count", [300, 301, 400])
+def test_a_picture_with_more_that_counts_than_can_be_told_is_not_judged(layout: Layout, count: int) -> None:
+    """The recipe may suppress the first three hundred."""
+    output = crowd(layout, np.array([(0.9, 0.0)] * count, np.float32))
+
+    def found() -> list[Found]:
+        return decode(output, layout, confidence=0.25, iou=0.45, input_size=(640, 640), most_rows=999)
+
+    if count == MAX_DETECTIONS:
+        assert len(found()) == count
+    else:
+        with pytest.raises(DetectorError, match="more than 300 detections"):
+            found()
+
+
+@pytest.mark.parametrize("layout", [one for one in Layout if one is not Layout.COLUMNS])
+@pytest.mark.parametrize(("weakest", "full"), [(0.5, True), (0.4, False)])
+def test_a_network_whose_rows_are_all_taken_may_have_left_out_what_counts(
+    layout: Layout, weakest: float, full: bool
+) -> None:
+    """None of its rows counts, but the first class is not the one with the lowest threshold."""
+    output = crowd(layout, np.array([(0.9, 0.0)] * 49 + [(weakest, 0.0)], np.float32))
+
+    def found() -> list[Found]:
+        return decode(output, layout, confidence=0.25, iou=0.45, input_size=(640, 640), counts=[1.0, 0.5], most_rows=50)
+
+    if full:
+        with pytest.raises(DetectorError, match="gives 50 detections at most"):
+            found()
+    else:
+        assert len(found()) == 50
+
+
+@pytest.mark.parametrize("strides", [(8, 16), (4, 8), (4, 8, 16, 32), (8, 16, 32, 64, 128), (4, 8, 16, 32, 64, 128)])
+def test_one_class_yolov5_with_fewer_and_with_more_grids_are_known(strides: tuple[int, ...]) -> None:
+    number = 3 * sum((640 // stride) ** 2 for stride in strides)
+    assert layout_of((1, number, 6), 1, input_size=(640, 640)) is Layout.COLUMNS
+
+
+@pytest.mark.parametrize("size", [(640, 640), (512, 640), (480, 640), (1024, 1024), (320, 320), (416, 416)])
+def test_no_usual_end_to_end_network_of_one_class_is_taken_for_a_yolov5(size: tuple[int, int]) -> None:
+    assert all(layout_of((1, many, 6), 1, input_size=size) is Layout.FINAL for many in (50, 100, 300, 1000))
+
+
+@pytest.mark.parametrize("box", [(30, 20, 20, 40), (20, 40, 30, 20), (20, 20, 20, 40), (20, 20, 40, 20)])
+def test_corners_that_make_no_box_are_no_answer(box: tuple[float, ...]) -> None:
+    """Centre and size that are read as corners are dropped as boxes, and the board would pass."""
+    with pytest.raises(DetectorError, match="no width or no height"):
+        decoded(columns((*box, 0.9, 1), (15, 26, 25, 34, 0.8, 1)), Layout.FINAL)
+
+
+@pytest.mark.parametrize(
+    ("output", "layout"),
+    [(rows((20, 30, 0, 8, 0.9, 0)), Layout.ROWS), (columns((20, 30, 10, 0, 1, 0.9, 0)), Layout.COLUMNS)],
+    ids=["v8", "v5"],
+)
+def test_a_box_without_a_width_is_no_answer_only_where_it_counts(output: Output, layout: Layout) -> None:
+    with pytest.raises(DetectorError, match="no width or no height"):
+        decoded(output, layout)
+    below = decode(output, layout, confidence=0.25, iou=0.45, input_size=(640, 640), counts=[0.95, 0.25])
+    assert [round(one.score, 1) for one in below] == [0.9]
+
+
+def test_a_tiny_box_is_one() -> None:
+    (found,) = decoded(rows((20, 30, 0.01, 0.01, 0.9, 0)))
+    assert found.x2 > found.x1
+
+
+@pytest.mark.parametrize(
+    ("output", "layout"),
+    [(rows((0.5, 0.5, 0.1, 0.1, 0, 0.97)), Layout.ROWS), (columns((0.5, 0.5, 0.1, 0.1, 1, 0, 0.97)), Layout.COLUMNS)],
+    ids=["v8", "v5"],
+)
+def test_boxes_that_are_relative_to_the_input_are_no_answer_of_a_network_that_tells_pixels(
+    output: Output, layout: Layout
+) -> None:
+    with pytest.raises(DetectorError, match="not in pixels"):
+        decoded(output, layout)
 
 
 def test_a_yolov5_score_is_objectness_times_class_score() -> None:

@@ -98,6 +98,18 @@ def test_a_defect_larger_than_the_overlap_is_united() -> None:
     assert one.confidence == 0.7
 
 
+def test_a_fragment_that_a_tile_takes_for_the_whole_does_not_shrink_what_its_neighbour_saw_going_on() -> None:
+    """It ends 4 px from its tile's border, as if nothing had been cut off; alone it would be below many a min_area."""
+    (one,) = both_ways([defect(300, 300, 640, 360, score=0.95)], [defect(516, 302, 616, 358, score=0.3)])
+    assert corners(one) == (300, 300, 640, 360)
+    assert one.confidence == 0.95
+
+
+def test_who_saw_clearly_less_than_his_neighbour_is_no_witness() -> None:
+    (one,) = both_ways([defect(560, 300, 640, 360, score=0.9)], [defect(585, 305, 645, 355, score=0.6)])
+    assert corners(one) == (560, 300, 645, 360)
+
+
 def test_a_slanting_defect_larger_than_the_overlap_is_united() -> None:
     (one,) = both_ways([defect(340, 100, 640, 400)], [defect(512, 272, 800, 560)])
     assert corners(one) == (340, 100, 800, 560)

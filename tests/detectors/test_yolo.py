@@ -90,9 +90,33 @@ def test_boxes_come_back_in_pixels_of_the_original(
     assert (found.box.x, found.box.y, found.box.width, found.box.height) == pytest.approx(expected, abs=0.01)
 
 
+WEAK = (30, 30, 10, 8, 0, 0)  # what a network has nothing for
+
+
 def test_what_lies_in_the_pad_is_no_defect(detector: Open, tmp_path: Path) -> None:
-    above = detector(save(tmp_path / "m.onnx", rows((30, 6, 10, 8, 0.9, 0), (30, 30, 10, 8, 0.8, 0))))
+    above = detector(save(tmp_path / "m.onnx", rows((30, 6, 10, 8, 0.9, 0), (30, 30, 10, 8, 0.8, 0), WEAK)))
     assert [round(one.confidence, 1) for one in above.detect(grey(64, 128))] == [0.8]
+
+
+def test_a_picture_with_all_of_its_defects_beside_it_is_not_judged(detector: Open, tmp_path: Path) -> None:
+    above = detector(save(tmp_path / "m.onnx", rows((30, 6, 10, 8, 0.9, 0), (30, 30, 10, 8, 0.2, 0), WEAK)))
+    with pytest.raises(DetectorError, match="lies beside the picture"):
+        above.detect(grey(64, 128))
+
+
+@pytest.mark.parametrize("told_output", [None, ["batch", 50, 6]], ids=["fixed", "open-batch"])
+def test_a_network_that_is_full_of_what_does_not_count_judges_nothing_since_it_may_have_left_out_what_does(
+    tmp_path: Path, told_output: list[int | str] | None
+) -> None:
+    vias = columns(*[(5 + number, 5, 15 + number, 15, 0.9, 0) for number in range(50)])
+    network = open_network(save(tmp_path / "m.onnx", vias, told_output=told_output), backend="onnxruntime", threads=1)
+
+    def detector(counts_from: dict[str, float]) -> NetworkDetector:
+        return NetworkDetector(network, name="m", confidence=0.25, iou=0.45, counts_from=counts_from.__getitem__)
+
+    with pytest.raises(DetectorError, match="gives 50 detections at most"):
+        detector({"open": 1.0, "short": 0.5}).detect(grey())
+    assert len(detector({"open": 1.0, "short": 0.95}).detect(grey())) == 50
 
 
 def test_blue_green_red_bytes_reach_the_network_as_red_green_blue_up_to_one(detector: Open, tmp_path: Path) -> None:
@@ -150,7 +174,7 @@ def test_a_network_that_answers_no_scores_never_passes_a_board(
 
 
 def test_a_class_without_a_name_is_no_pass(detector: Open, tmp_path: Path) -> None:
-    found = detector(save(tmp_path / "m.onnx", columns((1, 1, 9, 9, 0.9, 7))))
+    found = detector(save(tmp_path / "m.onnx", columns((1, 1, 9, 9, 0.9, 7), (0, 0, 0, 0, 0, 0))))
     with pytest.raises(DetectorError, match="class 7"):
         found.detect(grey())
 

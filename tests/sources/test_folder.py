@@ -7,6 +7,8 @@ import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from station.disk import sync_directory
@@ -266,8 +268,17 @@ def test_a_picture_of_too_many_pixels_is_never_decoded(inbox: Path, monkeypatch:
     assert frame.problem == "too many pixels: 60000 x 50000 = 3000.0 million, and 150.0 million are allowed"
 
 
+def test_a_deep_picture_is_decoded_as_deep_as_its_camera_makes_it(inbox: Path) -> None:
+    levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    drop(inbox, "deep.png", cv2.imencode(".png", levels)[1].tobytes())
+    with line_on(inbox, depth_bits=12) as line:
+        image = line.inspect().image
+    assert image is not None
+    assert np.array_equal(image[..., 0], levels >> 4)
+
+
 def test_what_the_decoder_refuses_is_set_aside(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "decode", lambda _data: None)
+    monkeypatch.setattr(folder, "decode", lambda _data, **_how: None)
     drop(inbox, "odd.png", picture(1))
     with line_on(inbox) as line:
         assert line.inspect().problem == "the decoder refused it"

@@ -32,7 +32,7 @@ from station.types import Recorded
 inbox, ledger, hang = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 decode = folder.decode
-folder.decode = lambda data: os.abort() if data.endswith(b"this crashes the decoder") else decode(data)
+folder.decode = lambda data, **how: os.abort() if data.endswith(b"this crashes the decoder") else decode(data, **how)
 ledger.touch()
 rows = {row[0]: row for row in map(json.loads, ledger.read_text().splitlines())}
 recorded = lambda event_id: Recorded(rows[event_id][2]) if event_id in rows else None

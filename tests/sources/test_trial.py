@@ -16,14 +16,14 @@ from tests.waiting import until
 POISON = b"this crashes it"
 SHORT = """
 import station.picture as picture
-def decode(data):
+def decode(data, **how):
     raise MemoryError
 picture.decode = decode
 """
 ENDLESS = """
 import signal
 import station.picture as picture
-def decode(data):
+def decode(data, **how):
     signal.pause()
 picture.decode = decode
 """
@@ -32,10 +32,10 @@ CRASHES = f"""
 import os, signal
 import station.picture as picture
 whole = picture.decode
-def decode(data):
+def decode(data, **how):
     if {POISON!r} in data:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return whole(data)
+    return whole(data, **how)
 picture.decode = decode
 """
 

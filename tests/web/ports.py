@@ -51,10 +51,15 @@ class Served:
         *,
         detect: Callable[[Image], list[Defect]] | None = None,
         api: FastAPI | None = None,
+        depth_bits: int = 16,
         **http: Any,
     ) -> None:
         self.settings = Settings.model_validate(
-            {"station": {"name": "aoi-1", "data_dir": folder}, "http": {"port": free_port(), **http}}
+            {
+                "station": {"name": "aoi-1", "data_dir": folder},
+                "source": {"depth_bits": depth_bits},
+                "http": {"port": free_port(), **http},
+            }
         )
         self.judged = 0
         self.registry = CollectorRegistry()

@@ -325,3 +325,17 @@ def test_a_sender_that_hangs_up_is_no_failure_of_ours(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", served.settings.http.port), timeout=30) as one:
             one.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + PART)
         until(lambda: served.counted("station_http_requests_total", path="/predict", status="400") == 1)
+
+
+def test_a_deep_upload_is_as_deep_as_the_inboxs_pictures(tmp_path: Path) -> None:
+    seen: list[Image] = []
+
+    def detect(image: Image) -> list[Defect]:
+        seen.append(image)
+        return []
+
+    levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    data = cv2.imencode(".png", levels)[1].tobytes()
+    with Served(tmp_path, detect=detect, depth_bits=12).client() as client:
+        assert send(client, data).status_code == 200
+    assert np.array_equal(seen[0][..., 0], levels >> 4)
