@@ -143,10 +143,16 @@ class Answers:
     def _give(self, expected: _Expected, answer: Answer) -> None:
         with self._changed:
             until_s = min((one.due_s for one in self._expected.values()), default=float("inf"))
+            numbers = {one.trigger.number for one in self._expected.values()} - {None}
         replied = answer
+        # A PLC that has given a number again would take the PASS of the board before for that of this one.
+        again = answer.verdict is Verdict.PASS and expected.trigger.number in numbers
+        told = replace(answer, until_s=until_s, verdict=Verdict.UNKNOWN if again else answer.verdict)
         try:
             if self._gate is not None:
-                self._gate.show(replace(answer, until_s=until_s))
+                self._gate.show(told)
+            if again:
+                raise GateError(f"no PASS was said: number {expected.trigger.number} was triggered again since")
         except GateError as error:
             if answer.verdict is Verdict.PASS:  # what the gate may not say, nobody else may
                 replied = replace(answer, verdict=Verdict.UNKNOWN, reason=f"the gate did not take the PASS: {error}")
@@ -155,4 +161,4 @@ class Answers:
             self.tell_busy()
             if expected.reply is not None:
                 expected.reply(replied)
-            self._journal.answered(answer.event_id, answer.verdict)
+            self._journal.answered(answer.event_id, told.verdict)

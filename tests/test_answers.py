@@ -56,8 +56,9 @@ class Desk:
     def _on_late(self) -> None:
         self.late += 1
 
-    def expect(self, number: int) -> Trigger:
-        trigger = Trigger(f"id-{number}", "serial", datetime.now(timezone.utc), self.clock(), number)
+    def expect(self, number: int, event_id: str = "") -> Trigger:
+        moment = datetime.now(timezone.utc)
+        trigger = Trigger(event_id or f"id-{number}", "serial", moment, self.clock(), number)
         self.answers.expect(trigger, self.replies.append)
         self.answers.tell_busy()
         return trigger
@@ -176,6 +177,20 @@ def test_a_gate_in_trouble_does_not_end_the_loop_that_keeps_the_deadlines() -> N
         desk.clock.now_s += ANSWER_S
         until(lambda: desk.gate.shown)
     assert desk.told() == [("id-2", Verdict.UNKNOWN)]
+
+
+def test_a_pass_is_withheld_when_its_number_was_triggered_again_since() -> None:
+    desk = Desk()
+    first, second = desk.expect(7), desk.expect(7, "again")
+    with pytest.raises(GateError, match="number 7 was triggered again"):
+        desk.answers.show(judged(first))
+    desk.answers.show(judged(second))
+    assert [one.verdict for one in desk.gate.shown] == [Verdict.UNKNOWN, Verdict.PASS]
+    assert [one.verdict for one in desk.replies] == [Verdict.UNKNOWN, Verdict.PASS]
+    assert [verdict for _, verdict in desk.books.answers] == [Verdict.UNKNOWN, Verdict.PASS]
+    same = desk.expect(7), desk.expect(7, "again")
+    desk.answers.show(judged(same[0], Verdict.FAIL))
+    assert desk.gate.shown[-1].verdict is Verdict.FAIL
 
 
 def test_an_acknowledgement_is_waited_for_until_the_next_answer_is_due() -> None:
