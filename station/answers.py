@@ -149,10 +149,7 @@ class Answers:
         again = answer.verdict is Verdict.PASS and expected.trigger.number in numbers
         told = replace(answer, until_s=until_s, verdict=Verdict.UNKNOWN if again else answer.verdict)
         try:
-            if self._gate is not None:
-                self._gate.show(told)
-            if again:
-                raise GateError(f"no PASS was said: number {expected.trigger.number} was triggered again since")
+            self._say(told, withheld=again)
         except GateError as error:
             if answer.verdict is Verdict.PASS:  # what the gate may not say, nobody else may
                 replied = replace(answer, verdict=Verdict.UNKNOWN, reason=f"the gate did not take the PASS: {error}")
@@ -162,3 +159,9 @@ class Answers:
             if expected.reply is not None:
                 expected.reply(replied)
             self._journal.answered(answer.event_id, told.verdict)
+
+    def _say(self, told: Answer, *, withheld: bool) -> None:
+        if self._gate is not None:
+            self._gate.show(told)
+        if withheld and told.trigger is not None:
+            raise GateError(f"no PASS was said: number {told.trigger.number} was triggered again since")
