@@ -214,6 +214,15 @@ def test_inspect_takes_deep_pictures_for_as_deep_as_the_inboxs(station: Daemon, 
     assert station.call("inspect", str(file)).stdout.startswith("FAIL")
 
 
+def test_inspect_refuses_a_threshold_that_would_hold_for_nothing_as_run_and_check_do(
+    station: Daemon, boards: Path
+) -> None:
+    station.configure({"recipe": {"thresholds": {"shorts": 0.3}}})
+    done = station.call("inspect", str(boards / "good.png"))
+    assert done.returncode == 2
+    assert "[recipe] thresholds: shorts, but the model knows: open, short" in done.stderr
+
+
 def test_inspect_is_0_when_all_pass_and_records_nothing(station: Daemon, boards: Path) -> None:
     done = station.call("inspect", str(boards / "good.png"))
     assert done.returncode == 0

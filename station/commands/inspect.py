@@ -20,7 +20,7 @@ from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.judge import build_judge
 from station.line import Bench, inspect
-from station.parts import build_recipe, depth_bits, make_folder, picture_limits, recipe_sha256
+from station.parts import build_recipe, check_labels, depth_bits, make_folder, picture_limits, recipe_sha256
 from station.picture import decode, look, refusal
 from station.sections import MB
 from station.terminal import counted, shown
@@ -40,9 +40,10 @@ def inspect_paths(settings: Settings, paths: Iterable[Path], *, save: Path | Non
         raise ConfigError("no file to inspect: name pictures, or folders that hold some")
     if save is not None:
         make_folder(save, "--save")
-    recipe = build_recipe(settings)
+    recipe, detector = build_recipe(settings), build_judge(settings).detector
+    check_labels(settings, detector.labels)
     bench = Bench(
-        detector=build_judge(settings).detector,
+        detector=detector,
         recipe=recipe,
         recipe_sha256=recipe_sha256(recipe),
         station=settings.station.name,

@@ -4,6 +4,8 @@ The golden board: finds what differs from the defect-free template, without a ne
 Copper's edges wander by a pixel or two from board to board, and not all the same way, so a plain difference is full of
 edges. Here small cells of the template are laid over the board each for itself, a difference counts only where no
 template pixel next to it would explain it, and what is left is weighed by how thick it is: edges leave threads.
+
+It looks at grey levels alone: what differs in colour only is not seen.
 """
 
 from __future__ import annotations

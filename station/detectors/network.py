@@ -26,6 +26,7 @@ Tensor: TypeAlias = NDArray[np.float32 | np.float16 | np.uint8]
 EXPORT_HINT = "export it again with: yolo export model=YOUR.pt format=onnx imgsz=640"
 # How protobuf writes the key "location" of a tensor that lies in another file (onnx.proto: StringStringEntryProto).
 OUTSIDE = b"\x0a\x08location\x12"
+SIDES_PX = (32, 8192)  # of a network's input: of less nothing can be told, and more takes gigabytes
 PLANES = "station.input"  # the key in a model's metadata that says what its three planes are; without it: R, G, B
 PAIR = "pair"
 
@@ -105,7 +106,11 @@ def checked_file(path: Path, sha256: str | None) -> str:
 
 
 def labels_of(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
-    """Class names as ultralytics writes them: a Python dict literal, {0: 'open', ...}. Raises ModelError."""
+    """
+    Class names as ultralytics writes them: a Python dict literal, {0: 'open', ...}.
+
+    Recipes, events and screens tell defects apart by them. Raises ModelError where they could not.
+    """
     task = metadata.get("task", "detect")
     if task != "detect":
         raise ModelError(f"{path} is a model for the task {task}: only detection models can be used")
@@ -117,7 +122,21 @@ def labels_of(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
         labels = ()
     if not labels:
         raise ModelError(f"{path} has no class names in its metadata: {EXPORT_HINT}")
+    trouble = _labels_trouble(labels)
+    if trouble is not None:
+        raise ModelError(f"{path}: {trouble}: give each class a name of its own in the data.yaml, and {EXPORT_HINT}")
     return labels
+
+
+def _labels_trouble(labels: Sequence[str]) -> str | None:
+    for number, label in enumerate(labels):
+        if not label.strip():
+            return f"the name of class {number} is empty"
+        if not label.isprintable():
+            return f"the name of class {number}, {ascii(label)[:80]}, has signs that cannot be printed"
+        if label in labels[:number]:
+            return f"classes {labels.index(label)} and {number} have one name, {label}"
+    return None
 
 
 def input_of(
@@ -138,6 +157,11 @@ def input_of(
         raise ModelError(f"{path} takes numbers that are neither float, half nor bytes: {EXPORT_HINT}")
     if height is None or width is None:
         height, width = _exported_size(metadata, path)
+    if not all(SIDES_PX[0] <= side <= SIDES_PX[1] for side in (height, width)):
+        raise ModelError(
+            f"{path} takes pictures of {width} x {height} pixels, and {SIDES_PX[0]} to {SIDES_PX[1]} a side can be "
+            f"used: {EXPORT_HINT}"
+        )
     return Input(batch, height, width, dtype)
 
 
@@ -169,5 +193,5 @@ def _exported_size(metadata: Mapping[str, str], path: Path) -> tuple[int, int]:
     try:
         height, width = ast.literal_eval(metadata["imgsz"])
         return int(height), int(width)
-    except (KeyError, ValueError, SyntaxError, TypeError):
+    except (KeyError, ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError):
         raise ModelError(f"{path} takes pictures of any size and does not say which suits it: {EXPORT_HINT}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -58,6 +60,17 @@ def test_a_good_board_has_no_difference_in_any_light(seed: int, gain: float, off
     template = layout(seed)
     board = photo(shifted(template, 1.5, -2), gain=gain, offset=offset, noise=noise)
     assert golden(template, confidence=0.2).detect(board) == []
+
+
+def test_it_is_blind_to_colour_as_its_page_says() -> None:
+    template = layout(1)
+    red, green = photo(template), photo(template)
+    red[200:300, 200:300] = (0, 0, 200)
+    green[200:300, 200:300] = (0, round(200 * 0.299 / 0.587), 0)
+    grey = np.asarray(cv2.cvtColor(green, cv2.COLOR_BGR2GRAY), np.uint8)
+    assert golden(grey, confidence=0.0).detect(red) == []
+    page = Path(__file__).parents[2] / "docs" / "golden-board.md"
+    assert "blind to colour" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("degrees", [0.2, -0.4, 2.0])

@@ -156,6 +156,27 @@ def test_a_model_of_any_size_that_does_not_say_which_is_refused(detector: Open, 
         detector(path)
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("[0, 640]", "640 x 0 pixels, and 32 to 8192 a side"),
+        ("[-640, 640]", "640 x -640 pixels"),
+        ("[1000000, 1000000]", "1000000 x 1000000 pixels"),
+        ("[31, 640]", "640 x 31 pixels"),
+        ("[1e999, 640]", "any size"),
+        ("[" * 5000, "any size"),
+        ("640", "any size"),
+    ],
+)
+def test_a_size_that_no_picture_is_brought_to_is_refused(detector: Open, tmp_path: Path, told: str, words: str) -> None:
+    path = save(tmp_path / "m.onnx", V8, told_size=("height", "width"), metadata={"imgsz": told})
+    assert words in refused(detector, path)
+
+
+def test_a_network_of_a_fixed_size_that_is_too_small_is_refused(detector: Open, tmp_path: Path) -> None:
+    assert "takes pictures of 16 x 16 pixels" in refused(detector, save(tmp_path / "m.onnx", V8, size=(16, 16)))
+
+
 def test_an_open_output_that_fits_no_layout_is_refused_at_load(detector: Open, tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", V8, names="{0: 'only'}", told_output=["batch", "rows", "columns"])
     with pytest.raises(ModelError, match=r"1 x 6 x 4, but with 1 class names"):
@@ -222,6 +243,10 @@ def test_a_file_that_was_cut_off_or_changed_says_what_to_do(detector: Open, tmp_
         ({"names": "__import__('os').getcwd()"}, "no class names"),
         ({"names": "(" * 5000}, "no class names"),
         ({"names": "{0: 'a'}"}, "with 1 class names"),
+        ({"names": "{0: 'a', 1: ' '}"}, "the name of class 1 is empty"),
+        ({"names": "{0: 'a', 1: 'a'}"}, "classes 0 and 1 have one name, a: give each"),
+        ({"names": r"{0: 'a', 1: '\ud800'}"}, r"the name of class 1, '\ud800', has signs that cannot be printed"),
+        ({"names": r"{0: 'a', 1: 'b\x1b[31m'}"}, r"'b\x1b[31m', has signs that cannot be printed"),
         ({"task": "segment"}, "task segment"),
         ({"task": "pose"}, "task pose"),
         ({"task": "obb"}, "task obb"),
