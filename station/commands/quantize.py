@@ -189,7 +189,7 @@ def _thresholds(settings: Settings, store: ModelStore, original: ModelFile, labe
 def _by_labels(
     before: NetworkDetector, after: NetworkDetector, boards: Sequence[LabelledBoard], thresholds: Mapping[str, float]
 ) -> Accuracy:
-    labels = list(thresholds)
+    labels = before.labels
     was, now = (
         hits_of(detector, boards, labels, what=what)
         for detector, what in ((before, "judging with the original"), (after, "judging with the copy"))
@@ -209,7 +209,7 @@ def _by_agreement(
     before: NetworkDetector, after: NetworkDetector, pictures: Sequence[Path], thresholds: Mapping[str, float]
 ) -> Accuracy:
     """How many of the original's defects the copy finds, and the other way round, as an F-score; the original has 1."""
-    labels = list(thresholds)
+    labels = before.labels
     was, now = list[Marked](), list[Marked]()
     for number, picture in enumerate(track(pictures, description="comparing", console=Console(stderr=True))):
         image = load(picture)
@@ -217,13 +217,13 @@ def _by_agreement(
         now += as_marked(_detect(after, image), number, labels)
     truths = [one for one in was if one.score >= SURE]
     counting = [one for one in was if one.score >= thresholds[labels[one.class_id]]]
-    if not counting:
-        raise LabelsError("the model finds nothing on these pictures: give some of boards with defects")
+    if not truths or not counting:
+        raise LabelsError("the model finds nothing that counts on these pictures: give some of boards with defects")
     hits = [match(now, truths, class_id=kind, right_by=by_coco50) for kind in range(len(labels))]
     same = [match(now, counting, class_id=kind, right_by=by_coco50) for kind in range(len(labels))]
     found = tuple(
-        Found(label, at, one.labelled, one.labelled, _counting(one, at))
-        for (label, at), one in zip(thresholds.items(), same, strict=True)
+        Found(label, thresholds[label], one.labelled, one.labelled, _counting(one, thresholds[label]))
+        for label, one in zip(labels, same, strict=True)
         if one.labelled
     )
     return Accuracy("agreement with the original", 1.0, f_score_at(hits, SURE).value, len(pictures), found)
