@@ -133,7 +133,7 @@ def model_quantize(
     as_name: NameOption = None,
     max_loss: Annotated[
         Optional[float],  # noqa: UP045  # see above
-        typer.Option("--max-loss", min=0.0, help="Of mAP (default 0.01), or without labels of agreement (0.05)."),
+        typer.Option("--max-loss", min=0.0, help="Of mAP and each label (default 0.01), or of agreement (0.05)."),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -23,10 +22,11 @@ from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
-from station.detectors.metric import average_precision, by_coco50, f_score_at, match
+from station.detectors.metric import Hits, Marked, average_precision, by_coco50, f_score_at, match
 from station.detectors.preprocess import Letterbox
 from station.detectors.quantize import quantize
 from station.detectors.store import ModelFile, ModelStore, find_model
+from station.detectors.thresholds import counts_at
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
 from station.events import utc_text
@@ -44,13 +44,33 @@ ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """How many of the *known* defects of a label count at its threshold: for the original, and for its int8 copy."""
+
+    label: str
+    threshold: float
+    known: int
+    before: int
+    after: int
+
+    @property
+    def loss(self) -> float:
+        return (self.before - self.after) / self.known
+
+
+@dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Of the original and of its int8 copy, 0..1, by what *measure*, on how many boards."""
+    """
+    Of the original and of its int8 copy, 0..1, by what *measure*, on how many boards; and what they *found* by label.
+
+    The measure is of the order of the scores: a copy whose scores are all halved has the same, and passes every board.
+    """
 
     measure: str
     before: float
     after: float
     boards: int
+    found: tuple[Found, ...]
 
     @property
     def loss(self) -> float:
@@ -63,8 +83,8 @@ def quantize_model(
     """
     Makes an int8 copy of the model *name*, compares the two on the boards of *images*, and stores it as NAME-int8.
 
-    *images*: labelled boards, or pictures alone. *max_loss*: of mAP, or of agreement. Raises ModelError when it loses
-    more or the model cannot be quantised, LabelsError for the folder.
+    *images*: labelled boards, or pictures alone. *max_loss*: of mAP, or of agreement, and of what counts of any label
+    at its threshold. Raises ModelError when it loses more or the model cannot be quantised, LabelsError for the folder.
     """
     store = model_store(settings)
     original = find_model(name, store=store)
@@ -83,11 +103,11 @@ def quantize_model(
         quantize(original.path, made, calibration=_tensors(calibration, before.input_size))
         file = ModelFile(made, target, sha256_of(made))
         after = build_detector(seeing_all(settings), file)
-        judged = _others(labelled, calibration)
+        thresholds = _thresholds(settings, store, original, before.labels)
         accuracy = (
-            _by_labels(before, after, judged, before.labels)
+            _by_labels(before, after, _others(labelled, calibration), thresholds)
             if labelled
-            else _by_agreement(before, after, _others_of(pictures, calibration), before.labels)
+            else _by_agreement(before, after, _others_of(pictures, calibration), thresholds)
         )
         figures = f"{accuracy.before:.3f} before, {accuracy.after:.3f} after"
         console.print(plain(f"{accuracy.measure} on {accuracy.boards} boards: {figures}"))
@@ -96,6 +116,16 @@ def quantize_model(
             raise ModelError(
                 f"{target} is not kept: it loses {accuracy.loss:.3f} of {accuracy.measure}, and {limit:g} is allowed "
                 "(--max-loss); more pictures of typical boards may help"
+            )
+        lost = [one for one in accuracy.found if one.loss > limit]
+        if lost:
+            said = ", ".join(
+                f"of {one.known} {one.label} {one.before} count at {one.threshold:g} before, {one.after} after"
+                for one in lost
+            )
+            raise ModelError(
+                f"{target} is not kept: it would pass what {original.name} fails: {said}; {limit:g} of a label is "
+                "allowed (--max-loss); more pictures of typical boards may help"
             )
         old_ms, new_ms = _side_by_side(before, after)
         card, boards = _card(original, store, file, before.labels, before.input_size)
@@ -110,6 +140,7 @@ def quantize_model(
                 "before": round(accuracy.before, 4),
                 "after": round(accuracy.after, 4),
                 "judged_boards": float(accuracy.boards),
+                "largest_loss_of_a_label": round(max(one.loss for one in accuracy.found), 4),
             },
         )
         _same_on_known_boards(settings, file, card, store, original)
@@ -148,32 +179,59 @@ def _tensors(pictures: Sequence[Path], size_px: tuple[int, int]) -> Iterator[NDA
         yield np.asarray(box.tensor, np.float32).copy()
 
 
+def _thresholds(settings: Settings, store: ModelStore, original: ModelFile, labels: Sequence[str]) -> dict[str, float]:
+    """What a defect of each label needs to count: as the original's card says, else as the recipe does."""
+    own = store.card(original.name).thresholds if original.name in store.names() else {}
+    recipe = settings.recipe
+    return {label: own.get(label, recipe.thresholds.get(label, recipe.threshold)) for label in labels}
+
+
 def _by_labels(
-    before: NetworkDetector, after: NetworkDetector, boards: Sequence[LabelledBoard], labels: Sequence[str]
+    before: NetworkDetector, after: NetworkDetector, boards: Sequence[LabelledBoard], thresholds: Mapping[str, float]
 ) -> Accuracy:
-    found = [
-        [average_precision(one) for one in hits_of(detector, boards, labels, what=what).values()]
+    labels = before.labels
+    was, now = (
+        hits_of(detector, boards, labels, what=what)
         for detector, what in ((before, "judging with the original"), (after, "judging with the copy"))
-    ]
-    if all(math.isnan(one) for one in found[0]):
+    )
+    found = tuple(
+        Found(label, at, was[label].labelled, _counting(was[label], at), _counting(now[label], at))
+        for label, at in thresholds.items()
+        if was[label].labelled
+    )
+    if not found:
         raise LabelsError("none of the boards to judge by has a labelled defect: label more of them")
-    was, now = (float(np.nanmean(one)) for one in found)
-    return Accuracy("mAP (IoU > 0.33)", was, now, len(boards))
+    first, second = (float(np.nanmean([average_precision(one) for one in hits.values()])) for hits in (was, now))
+    return Accuracy("mAP (IoU > 0.33)", first, second, len(boards), found)
 
 
 def _by_agreement(
-    before: NetworkDetector, after: NetworkDetector, pictures: Sequence[Path], labels: Sequence[str]
+    before: NetworkDetector, after: NetworkDetector, pictures: Sequence[Path], thresholds: Mapping[str, float]
 ) -> Accuracy:
     """How many of the original's defects the copy finds, and the other way round, as an F-score; the original has 1."""
-    found, truths = [], []
+    labels = before.labels
+    was, now = list[Marked](), list[Marked]()
     for number, picture in enumerate(track(pictures, description="comparing", console=Console(stderr=True))):
         image = load(picture)
-        truths += [one for one in as_marked(_detect(before, image), number, labels) if one.score >= SURE]
-        found += as_marked(_detect(after, image), number, labels)
-    if not truths:
-        raise LabelsError("the model finds nothing on these pictures: give some of boards with defects")
-    hits = [match(found, truths, class_id=kind, right_by=by_coco50) for kind in range(len(labels))]
-    return Accuracy("agreement with the original", 1.0, f_score_at(hits, SURE).value, len(pictures))
+        was += as_marked(_detect(before, image), number, labels)
+        now += as_marked(_detect(after, image), number, labels)
+    truths = [one for one in was if one.score >= SURE]
+    counting = [one for one in was if one.score >= thresholds[labels[one.class_id]]]
+    if not truths or not counting:
+        raise LabelsError("the model finds nothing that counts on these pictures: give some of boards with defects")
+    hits = [match(now, truths, class_id=kind, right_by=by_coco50) for kind in range(len(labels))]
+    same = [match(now, counting, class_id=kind, right_by=by_coco50) for kind in range(len(labels))]
+    found = tuple(
+        Found(label, thresholds[label], one.labelled, one.labelled, _counting(one, thresholds[label]))
+        for label, one in zip(labels, same, strict=True)
+        if one.labelled
+    )
+    return Accuracy("agreement with the original", 1.0, f_score_at(hits, SURE).value, len(pictures), found)
+
+
+def _counting(hits: Hits, threshold: float) -> int:
+    """How many of the known defects were found with *threshold* or more."""
+    return hits.labelled - counts_at(hits, threshold)[0]
 
 
 def _detect(detector: NetworkDetector, image: Image) -> list[Defect]:

@@ -194,7 +194,7 @@ class ModelStore:
         except ModelError:
             noted = [*self._noted().items(), *((one.name, one.labels) for one in self.good())]
             known = [labels for of, labels in noted if of == name]
-            return set[str]().union(*known) if known else None
+            return set[str]().union(*known) or None  # a model without a label there is not
 
     def good(self) -> list[Good]:
         """What ran well, the last one first. A damaged list is an empty one: it is a memory, not a promise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -126,6 +127,48 @@ def test_a_copy_that_loses_more_than_is_allowed_is_not_kept(
     with pytest.raises(ModelError, match="is not kept: it loses"):
         run(settings, "m", boards)
     assert store.names() == ["m"]
+
+
+def less_sure(share: float) -> Callable[..., None]:
+    """In the place of ``quantize``: a copy that finds the same in the same order, with this share of its confidence."""
+
+    def copy(model: Path, out: Path, *, calibration: object) -> None:
+        made = onnx.load(str(model))
+        made.graph.node[-1].output[0] = "sure"
+        made.graph.initializer.append(numpy_helper.from_array(np.asarray([1, 1, 1, 1, share, 1], np.float32), "share"))
+        made.graph.node.append(helper.make_node("Mul", ["sure", "share"], ["output0"], name="less"))
+        onnx.save(made, str(out))
+
+    return copy
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_copy_that_passes_what_the_original_fails_is_not_kept_however_well_it_ranks(
+    settings: Settings, tmp_path: Path, boards: Path, monkeypatch: pytest.MonkeyPatch, labelled: bool
+) -> None:
+    store, file = ModelStore(settings.station.data_dir / "models"), convolving(tmp_path / "m.onnx")
+    import_model(settings, file, name="m", images=None, miss_cost=50, trusted=False, console=Console(quiet=True))
+    monkeypatch.setattr("station.commands.quantize.quantize", less_sure(0.5))
+    images = boards if labelled else boards / "images"
+    with pytest.raises(ModelError, match=r"would pass what m fails: of 6 open 6 count at 0\.5 before, 0 after"):
+        run(settings, "m", images)
+    assert store.names() == ["m"]
+    assert "1.000 before, 1.000 after" in run(settings, "m", images, max_loss=1.0)
+
+
+def test_what_counts_is_as_the_recipe_says_and_first_as_the_models_card_does(
+    settings: Settings, tmp_path: Path, boards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, file = ModelStore(settings.station.data_dir / "models"), convolving(tmp_path / "m.onnx")
+    low = settings.model_copy(update={"recipe": settings.recipe.model_copy(update={"thresholds": {"open": 0.2}})})
+    for name, images in (("plain", None), ("weighed", boards)):
+        import_model(settings, file, name=name, images=images, miss_cost=50, trusted=False, console=Console(quiet=True))
+    monkeypatch.setattr("station.commands.quantize.quantize", less_sure(0.3))
+    run(low, "plain", boards)
+    assert store.card("plain-int8").facts["largest_loss_of_a_label"] == 0
+    at = store.card("weighed").thresholds["open"]
+    with pytest.raises(ModelError, match=f"6 count at {at:g} before, 0 after"):
+        run(low, "weighed", boards)
 
 
 @pytest.mark.parametrize("name", ["nothing", "../x"])

@@ -354,7 +354,9 @@ def test_the_labels_of_a_model_outlive_its_card_where_it_was_chosen_or_ran(fille
     assert filled.labels(BUNDLED) is None
 
 
-@pytest.mark.parametrize("labels", ["", ', "labels": []', ', "labels": {"a": 1}', ', "labels": null'])
+@pytest.mark.parametrize(
+    "labels", ["", ', "labels": []', ', "labels": {"a": 1}', ', "labels": {"a": []}', ', "labels": null']
+)
 def test_a_choice_of_an_older_station_holds_and_says_no_labels(filled: ModelStore, labels: str) -> None:
     (filled.folder / "current.json").write_text(f'{{"use": ["a", "b"]{labels}}}')
     (filled.folder / "a" / "card.json").unlink()
