@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,13 +20,14 @@ from station import __version__
 from station.backup import Archive, Manifest, open_archive, write_archive
 from station.config import PREFIX, Settings, find, load
 from station.detectors.kept import DRAFT
-from station.detectors.store import IMPORTING
+from station.detectors.store import DAMAGED, IMPORTING
 from station.disk import sync_directory
 from station.errors import BackupError, ConfigError
 from station.events import utc_text
 from station.ledger_copy import copy_ledger, renew
 from station.parts import CREDENTIAL, lock_folder, model_store
 from station.sections import FolderSection
+from station.sources.names import numbered
 from station.terminal import shown
 
 CONFIG, LEDGER, MODELS, FILES = "station.toml", "ledger.db", "models", "files"
@@ -38,6 +41,8 @@ PLAIN_FILES = (
     *("mqtt.ca_file", "mqtt.cert_file", "recipe.template", "recipe.trust"),
     *("http.cert_file", "http.jwt_public_key_file"),
 )
+RECIPE_FILES = ("template", "trust")  # of each [recipes.NAME] too
+OF_RECIPE = re.compile(rf"{FILES}/recipes\.[^/]+\.({'|'.join(RECIPE_FILES)})")
 PLACES = (Path("/etc/station"), Path("/var/lib/station"), Path("/opt/station"))  # of scripts/install, and images
 # Beside the ledger: the keys' hashes, and the recipe that a command chose. What tokens are signed with is a secret.
 # Proofs of challenge boards stay here: on another machine they are due again.
@@ -119,7 +124,7 @@ def restore(source: Path, *, config: Path | None, data_dir: Path | None, force: 
             raise BackupError(f"{there}: there already; --force moves it aside and restores the backup in its place")
         _make(data_dir, "--data-dir DIR")
         _make(config.absolute().parent, "-c FILE")
-        with lock_folder(data_dir), tempfile.TemporaryDirectory(prefix=".restoring-", dir=data_dir) as folder:
+        with _locked(data_dir), tempfile.TemporaryDirectory(prefix=".restoring-", dir=data_dir) as folder:
             staged = Path(folder)
             (staged / CONFIG).write_bytes(text)
             archive.extract_rest(staged, after=1)
@@ -129,37 +134,44 @@ def restore(source: Path, *, config: Path | None, data_dir: Path | None, force: 
     _report(archive, text, settings, config=config, data_dir=data_dir, ledger=ledger, aside=aside, console=console)
 
 
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Holds *data_dir*. A restore that fails has changed nothing: it leaves no lock behind where there was none."""
+    new = not (data_dir / ".lock").exists()
+    with lock_folder(data_dir):
+        try:
+            yield
+        except BaseException:
+            if new:
+                (data_dir / ".lock").unlink(missing_ok=True)
+            raise
+
+
 def _there(data_dir: Path) -> Path | None:
     """Where to put the ledger's copy: beside it, where there is room for it; anywhere when there is no ledger yet."""
     return data_dir if (data_dir / LEDGER).exists() else None
 
 
 def _models(store: Path) -> Iterator[tuple[str, Path]]:
-    """The store's files by their name in the archive; not what is being written at the moment."""
+    """The store's files by their name in the archive; not what is being written at the moment, nor what is damaged."""
     for path in sorted(store.rglob("*")) if store.is_dir() else ():
         parts = path.relative_to(store).parts
-        written = path.suffix == ".part" or path.name.startswith(DRAFT) or parts[0].startswith(IMPORTING)
-        if path.is_file() and not written:
+        written = path.suffix == ".part" or path.name.startswith(DRAFT)
+        if path.is_file() and not written and not parts[0].startswith((IMPORTING, DAMAGED)):
             yield "/".join((MODELS, *parts)), path
 
 
 def _named_files(settings: Settings, *, secrets: bool) -> tuple[dict[str, Path], list[LeftOut]]:
     """The files that the configuration names, by its key, and what is left out."""
-    keys = (*PLAIN_FILES, *SECRET_FILES) if secrets else PLAIN_FILES
-    taken = {key: path for key, path in _paths(settings) if key in {*keys, "detector.model"} and path.is_file()}
-    left = [LeftOut(key, str(path)) for key, path in _paths(settings) if key not in taken]
+    paths = list(_paths(settings))
+    taken = {key: path for key, path in paths if (secrets or key not in SECRET_FILES) and path.is_file()}
+    left = [LeftOut(key, str(path)) for key, path in paths if key not in taken]
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if settings.mqtt.username and settings.mqtt.password_file is None:
         where = f"/etc/station/NAME.{CREDENTIAL}, as scripts/install made it" if credentials is None else credentials
         left.append(LeftOut("the broker's password", where))
     names = sorted(one for one in os.environ if one.startswith(PREFIX) and one != "STATION_CONFIG")
     left += [LeftOut(f"the environment variable {name}", "it overrides the configuration here") for name in names]
-    for name, recipe in settings.recipes.items():
-        left += [
-            LeftOut(f"recipes.{name}.{key}", str(path))
-            for key in ("template", "trust")
-            if (path := getattr(recipe, key))
-        ]
     if Path(".env").exists():
         left.append(LeftOut(".env", str(Path(".env").absolute())))
     inbox = f" and {settings.source.path}" if isinstance(settings.source, FolderSection) else ""
@@ -173,6 +185,13 @@ def _paths(settings: Settings) -> Iterator[tuple[str, Path]]:
         path = getattr(getattr(settings, section), name, None)  # not every kind of a section has it
         if path is not None:
             yield key, path
+    told = {getattr(settings.recipe, key) for key in RECIPE_FILES}  # what recipes share is one file
+    for name, recipe in settings.recipes.items():
+        for key in RECIPE_FILES:
+            path = getattr(recipe, key)
+            if path is not None and path not in told:
+                told.add(path)
+                yield f"recipes.{name}.{key}", path
     model = settings.detector.model
     if Path(model).suffix in {".onnx", ".pt"} or "/" in model:
         yield "detector.model", Path(model)
@@ -187,7 +206,8 @@ def _refuse_strangers(manifest: Manifest, source: Path) -> None:
             OWN_SECRET,
             *(f"{FILES}/{key}" for key in (*PLAIN_FILES, *SECRET_FILES, "detector.model")),
         }
-        if one.name not in known and not one.name.startswith(f"{MODELS}/"):
+        ours = one.name in known or one.name.startswith(f"{MODELS}/") or OF_RECIPE.fullmatch(one.name)
+        if not ours:
             raise BackupError(f"{source} holds {one.name}, which this station does not know: update it, then restore")
 
 
@@ -225,7 +245,9 @@ def _targets(settings: Settings, *, config: Path, data_dir: Path) -> dict[str, P
     for key, path in _paths(settings):
         plain = Path(os.path.normpath(path.absolute()))
         at_home = any(home in plain.parents for home in homes)
-        targets[f"{FILES}/{key}"] = path if at_home else data_dir / "restored" / path.name
+        # Recipes have a folder each: template.png is what each of them may call its own.
+        apart = Path(key.rpartition(".")[0]) if key.startswith("recipes.") else Path()
+        targets[f"{FILES}/{key}"] = path if at_home else data_dir / "restored" / apart / path.name
     return targets
 
 
@@ -243,7 +265,8 @@ def _move_aside(paths: Iterable[Path], data_dir: Path) -> Path | None:
         tempfile.mkdtemp(prefix=datetime.now(timezone.utc).strftime("replaced-%Y-%m-%dT%H%M%SZ-"), dir=data_dir)
     )
     for path in there:
-        shutil.move(path, folder / path.name)
+        names = (folder / numbered(path.name, number) for number in itertools.count(1))  # of two folders, perhaps
+        shutil.move(path, next(one for one in names if not os.path.lexists(one)))
     sync_directory(folder)
     return folder
 

@@ -34,7 +34,11 @@ def watch(settings: Settings, *, as_json: bool) -> None:
 
     def on_message(topic: str, payload: bytes, retained: bool) -> None:
         below = topic.removeprefix(f"{options.topic}/")
-        missed = numbers.missed(payload) if below.startswith("inspection/") else None
+        missed = None
+        if below.startswith("inspection/"):
+            missed = numbers.missed(payload)
+        elif below == "heartbeat":
+            missed = numbers.missed_before(payload)
         if missed is not None:
             (problems if as_json else console).print(Text(missed, style="yellow"))
         if as_json:
@@ -76,11 +80,14 @@ class Numbers:
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._ledger: str | None = None  # of the last event
         self._lost = False
+        self._delivered: int | None = None  # as the last heartbeat said
 
     def lost(self) -> None:
         """The connection is lost."""
         self._lost = True
+        self._delivered = None
 
     def missed(self, payload: bytes) -> str | None:
         """Takes the next event; says which did not come before it, None: it is the next, or one of the past."""
@@ -92,15 +99,32 @@ class Numbers:
         if not isinstance(ledger, str) or not isinstance(seq, int):
             return None
         last = self._last.get(ledger, seq)
-        self._last[ledger] = max(last, seq)
+        self._last[ledger], self._ledger = max(last, seq), ledger
         if seq <= last:
             return None
         lost, self._lost = self._lost, False
-        if seq == last + 1:
+        return _gap(last + 1, seq - 1, lost=lost)
+
+    def missed_before(self, payload: bytes) -> str | None:
+        """
+        Takes a heartbeat; says which events went by while the connection was lost, though no later one has come yet.
+
+        Only what two of them say counts: the broker may let a heartbeat pass events that it still has for us.
+        """
+        try:
+            document = json.loads(payload)
+            last_seq, owed = document["last_seq"], document["owed"]["events"]
+        except (ValueError, KeyError, TypeError):
             return None
-        which = f"seq {last + 1}" if seq == last + 2 else f"seq {last + 1} to {seq - 1}"
-        went = "came while this was not connected" if lost else "did not come here"
-        return f"{which} {went}: station ledger list"
+        if not self._lost or self._ledger is None or not isinstance(last_seq, int):
+            return None
+        before, self._delivered = self._delivered, last_seq if owed == 0 else None
+        if self._delivered is None or self._delivered != before:
+            return None
+        self._lost = False
+        last = self._last[self._ledger]
+        self._last[self._ledger] = max(last, last_seq)
+        return _gap(last + 1, last_seq, lost=True)
 
 
 def line_of(below: str, payload: bytes) -> Text:
@@ -135,3 +159,11 @@ def line_of(below: str, payload: bytes) -> Text:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return Text(f"{now}{shown(below)}  {shown(payload.decode(errors='replace'))}")
+
+
+def _gap(first: int, last: int, *, lost: bool) -> str | None:
+    if first > last:
+        return None
+    which = f"seq {first}" if first == last else f"seq {first} to {last}"
+    went = "came while this was not connected" if lost else "did not come here"
+    return f"{which} {went}: station ledger list"

@@ -109,6 +109,9 @@ def test_a_damaged_backup_changes_nothing(tmp_path: Path, archive: Path) -> None
     with pytest.raises(BackupError):
         put_back(archive, machine, force=True)
     assert sorted(one for one in machine.rglob("*")) == before
+    with pytest.raises(BackupError):
+        put_back(archive, tmp_path / "empty")
+    assert not [one for one in (tmp_path / "empty").rglob("*") if one.is_file()]
 
 
 def test_a_folder_that_a_station_uses_is_not_restored_into(tmp_path: Path, archive: Path) -> None:
@@ -132,14 +135,11 @@ def test_no_secret_is_in_a_backup_unless_it_is_asked_for(tmp_path: Path) -> None
                 "mqtt": {"username": "aoi", "password_file": str(password)},
                 "http": {"auth": "required"},
                 "recipe": {"trust": str(trust)},
-                "recipes.b": {"trust": str(trust)},
             }
         )
         assert old.call("key", "create", "line-2", "--scope", "read").returncode == 0
         assert old.call("token", "create", "x", "--scope", "read").returncode == 0
-        left_out = old.call("backup", "--force", "plain.tar.gz").stdout
-        assert "left out: recipes.b.trust" in left_out
-        assert old.call("backup", "--force", "plain.tar.gz").returncode == 0
+        assert old.call("backup", "plain.tar.gz").returncode == 0
         assert old.call("backup", "secret.tar.gz", "--secrets").returncode == 0
     with tarfile.open(old.folder / "plain.tar.gz") as plain, tarfile.open(old.folder / "secret.tar.gz") as secret:
         assert set(secret.getnames()) - set(plain.getnames()) == {"files/mqtt.password_file", "jwt-secret"}
@@ -159,6 +159,54 @@ def test_a_file_that_belongs_elsewhere_is_not_written_there(tmp_path: Path) -> N
     put_back(old.folder / "b.tar.gz", machine)
     assert not model.exists()
     assert (machine / "data" / "restored" / "tiny.onnx").exists()
+
+
+@pytest.mark.parametrize("at_home", [True, False])
+def test_a_spare_has_the_files_of_each_recipe(tmp_path: Path, at_home: bool) -> None:
+    """At home, in the configuration's folder, they come back to where they are named."""
+    machine = tmp_path / "machine"
+    home = machine / "etc" if at_home else tmp_path / "elsewhere"
+    names = ("plain.png", "b/template.png", "c/template.png", "b/trust.toml")
+    for name in names:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(name)
+    plain, of_b, of_c, trust = (home / name for name in names)
+    with Daemon(tmp_path / "old") as old:
+        old.configure(
+            {
+                "recipe": {"template": str(plain)},
+                "recipes.b": {"serial_pattern": "^B", "template": str(of_b), "trust": str(trust)},
+                "recipes.c": {"serial_pattern": "^C", "template": str(of_c), "trust": str(trust)},
+                "recipes.d": {"serial_pattern": "^D"},
+            }
+        )
+        done = old.call("backup", "b.tar.gz")
+    assert (done.returncode, "recipe" in done.stdout) == (0, False), done.stdout
+    with tarfile.open(old.folder / "b.tar.gz") as made:
+        assert {one for one in made.getnames() if "recipe" in one} == {
+            *("files/recipe.template", "files/recipes.b.template", "files/recipes.c.template", "files/recipes.b.trust")
+        }
+    for name in names:
+        (home / name).write_text("of the spare")
+    put_back(old.folder / "b.tar.gz", machine, force=at_home)
+    if at_home:
+        places = [home / name for name in names]
+        (aside,) = (machine / "data").glob("replaced-*")
+        assert [one.read_text() for one in sorted(aside.iterdir())] == ["of the spare"] * len(names)
+    else:
+        apart = ("plain.png", "recipes.b/template.png", "recipes.c/template.png", "recipes.b/trust.toml")
+        places = [machine / "data" / "restored" / name for name in apart]
+    assert [one.read_text() for one in places] == list(names)
+
+
+def test_what_is_damaged_of_the_store_is_left_out(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "old") as old:
+        for name in (".damaged-line-3-1", "line-3"):
+            (old.data_dir / "models" / name).mkdir(parents=True)
+            (old.data_dir / "models" / name / "model.onnx").write_bytes(b"weights")
+        assert old.call("backup", "b.tar.gz").returncode == 0
+    with tarfile.open(old.folder / "b.tar.gz") as made:
+        assert [one for one in made.getnames() if one.startswith("models/")] == ["models/line-3/model.onnx"]
 
 
 def told(archive: Path, config: Path, data_dir: Path) -> list[str]:
