@@ -35,6 +35,7 @@ PAIRED = "pcb-pair"  # compares each board with its template
 SHIPPED = (BUNDLED, PAIRED)
 STORE = "store"
 IMPORTING = ".importing-"  # a model that is not whole yet, in a folder that its import holds locked
+DAMAGED = ".damaged-"  # one that was put aside for a whole one of its name
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 REMEMBERED = 10  # earlier choices, and models that ran well
 
@@ -147,7 +148,7 @@ class ModelStore:
                 with self._changing():
                     self.check_free(card.name)  # again: another import may have taken it meanwhile
                     if target.exists():
-                        target.rename(self.folder / f".damaged-{card.name}-{time.time_ns()}")
+                        target.rename(self.folder / f"{DAMAGED}{card.name}-{time.time_ns()}")
                     made.rename(target)
                     sync_directory(self.folder)
         except OSError as error:
