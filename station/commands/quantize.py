@@ -125,8 +125,8 @@ def quantize_model(
                 for one in lost
             )
             raise ModelError(
-                f"{target} is not kept: it would pass what {original.name} fails: {said}; one, or {limit:g} of a label, is "
-                "allowed (--max-loss); more pictures of typical boards may help"
+                f"{target} is not kept: it would pass what {original.name} fails: {said}; one, or {limit:g} of a "
+                "label, is allowed (--max-loss); more pictures of typical boards may help"
             )
         old_ms, new_ms = _side_by_side(before, after)
         card, boards = _card(original, store, file, before.labels, before.input_size)
