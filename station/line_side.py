@@ -394,6 +394,7 @@ def build_folder(
         unchanged_s=wanted.unchanged_s,
         max_bytes=int(wanted.max_file_mb * MB),
         max_pixels=int(wanted.max_pixels_mp * MB),
+        depth_bits=wanted.depth_bits,
         on_backlog=on_backlog,
         foresee=foresee,
         ahead=AHEAD,
