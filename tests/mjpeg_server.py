@@ -1,4 +1,4 @@
-"""A motion-JPEG camera on loopback that can be rude: it stalls, freezes, sends halves, or goes away."""
+"""A motion-JPEG camera on loopback that can be rude: it stalls, freezes, sends halves, loses parts, or goes away."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class MjpegServer:
     In a ``with``, pictures with a running number in their grey are served at ``url``.
 
     *mood* is ``well``, ``stall`` (the connection stays and nothing comes), ``freeze`` (one picture for ever), ``half``
-    (a picture that ends in its middle, then silence) or ``reset``. ``sent`` counts whole pictures. *login*, as
+    (a picture that ends in its middle, then silence), ``cut`` (pictures that all lack their second half), ``cuts`` (as
+    does every third) or ``reset``. ``sent`` counts whole pictures. *login*, as
     ``user:password``, is asked for.
     """
 
@@ -91,6 +92,8 @@ class MjpegServer:
                     case _:
                         self.sent += 1
                 data = self._picture(self.sent - ring)
+                if self.mood == "cut" or (self.mood == "cuts" and self.sent % 3 == 0):
+                    data = cut(data)
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
                 held += head + data + b"\r\n"
                 if self.mood != "held":
@@ -104,3 +107,8 @@ class MjpegServer:
         ok, data = cv2.imencode(".jpg", image)
         assert ok
         return data.tobytes()
+
+
+def cut(jpeg: bytes) -> bytes:
+    """Without the second half of its coded data: decoders show its first, and fill up the rest."""
+    return jpeg[: (jpeg.index(b"\xff\xda") + 14 + len(jpeg)) // 2]

@@ -32,7 +32,7 @@ HOMES = {
         "trust",
         "web",
     },
-    "simplejpeg": {"picture"},
+    "simplejpeg": {"picture", "sources.camera_jpeg"},
     "onnxruntime": {"detectors.onnx", "detectors.quantize"},
     "onnx": {"detectors.best_boxes", "detectors.quantize"},
     "openvino": {"detectors.openvino"},

@@ -2,8 +2,9 @@
 The program that reads the camera, in a process of its own: a driver that hangs can be killed, and the device let go.
 
 It gets its options as one line of JSON on stdin, and two descriptors by its arguments: shared memory for the pictures,
-and a pipe on which it says, a line of JSON each, ``opened``, ``frame`` or ``trouble``. It knows nothing of the station
-but its neighbour for GenICam.
+and a pipe on which it says, a line of JSON each, ``opened``, ``frame``, ``same`` (it moves, but there is nothing new to
+be judged) or ``trouble``. It knows nothing of the station but its neighbours for GenICam and JPEG, and how files of
+pictures are read.
 """
 
 from __future__ import annotations
@@ -65,12 +66,13 @@ def main(memory: int, events: int) -> NoReturn:
 class Taken:
     """
     A picture; *stamp_s* is its camera's own time, in seconds since anything. *exposed_s* is the very moment of its
-    exposure, which only a stand-in knows.
+    exposure, which only a stand-in knows. *damage* says why there is no *image* of it.
     """
 
     image: Any
     stamp_s: float | None = None
     exposed_s: float | None = None
+    damage: str = ""
 
 
 class Trouble(Exception):  # noqa: N818  # it is no error of ours
@@ -229,8 +231,17 @@ def _drain(options: dict[str, Any], memory: int, say: Any) -> None:
     slots: Slots | None = None
     recent: deque[int] = deque(maxlen=RING)
     number = 0
+    damaged_since_s: float | None = None
     for shot in shots:
         arrived_s, wall_s = time.monotonic(), time.time()
+        if shot.damage:
+            if shot.exposed_s is None:
+                freshness.began_s(arrived_s, shot.stamp_s)  # it has come all the same
+            damaged_since_s = arrived_s if damaged_since_s is None else damaged_since_s
+            _skip(shot.damage, arrived_s - damaged_since_s, options["stalled_s"])
+            say(event="same")
+            continue
+        damaged_since_s = None
         image = _colour(shot.image)
         height, width = image.shape[:2]
         if slots is None:
@@ -261,6 +272,16 @@ def _drain(options: dict[str, Any], memory: int, say: Any) -> None:
     raise Trouble("it gives no more pictures: was it unplugged or switched off?")
 
 
+def _skip(damage: str, for_s: float, stalled_s: float) -> None:
+    """A picture that is damaged, as have been all *for_s*. Raises Trouble when that is too long."""
+    sys.stderr.write(f"a picture was skipped: {damage}\n")
+    if for_s >= stalled_s:
+        raise Trouble(
+            f"its pictures come damaged, and none was whole for {stalled_s:g} s: part of them is lost on their way (a "
+            "loose or bad cable, too little bandwidth: set a smaller size or fewer pictures a second at the camera)"
+        )
+
+
 def _open(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
     """Its pictures, and what the driver did not take of the settings."""
     device: str = options["device"]
@@ -269,8 +290,8 @@ def _open(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
     if device.startswith("genicam:"):
         return _genicam(device.partition(":")[2].strip(), options)
     if "://" in device:
-        # Only RTSP carries the camera's clock; of motion JPEG the decoder makes one up.
-        return _opened(_stream(device), stamped=device.startswith("rtsp") and options["triggered"]), []
+        # Only RTSP carries the camera's clock; of motion JPEG over HTTP the decoder makes one up.
+        return _opened(*_stream(device), stamped=device.startswith("rtsp") and options["triggered"]), []
     if device.isdigit() or device.startswith("/dev/"):
         return _v4l2(options)
     return _stand_in(Path(device), options["fps"] or None), []
@@ -304,15 +325,21 @@ def _gstreamer(pipeline: str) -> Any:
     return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
 
 
-def _stream(url: str) -> Any:
+def _stream(url: str) -> tuple[Any, bool]:
+    """The stream, and whether it gives JPEGs as they come: FFmpeg's decoder fills up what they lack."""
     import cv2
 
+    from station.sources.camera_jpeg import is_jpeg
+
     patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 8000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 4000]
-    return cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
+    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
+    return capture, is_jpeg(capture.get(cv2.CAP_PROP_FOURCC)) and capture.set(cv2.CAP_PROP_FORMAT, -1)
 
 
 def _v4l2(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
     import cv2
+
+    from station.sources.camera_jpeg import is_jpeg
 
     device: str = options["device"]
     path = Path(f"/dev/video{device}" if device.isdigit() else device)
@@ -344,10 +371,12 @@ def _v4l2(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
     for name, key, value in wanted:
         if not capture.set(key, value) or abs(capture.get(key) - value) > 0.5:  # drivers round
             notes.append(f"{name} = {value:g} was not taken, it is {capture.get(key):g}")
-    return _opened(capture), notes
+    jpegs = is_jpeg(capture.get(cv2.CAP_PROP_FOURCC)) and capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+    return _opened(capture, jpegs), notes
 
 
-def _opened(capture: Any, *, stamped: bool = False) -> Iterator[Taken]:
+def _opened(capture: Any, jpegs: bool = False, *, stamped: bool = False) -> Iterator[Taken]:
+    """Its pictures; *jpegs*: it was asked to give them as they come, one row of bytes each."""
     import cv2
 
     if not capture.isOpened():
@@ -356,7 +385,20 @@ def _opened(capture: Any, *, stamped: bool = False) -> Iterator[Taken]:
         ok, image = capture.read()
         if not ok:
             return
-        yield Taken(image, capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 if stamped else None)
+        stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 if stamped else None
+        if jpegs and image.ndim == 2 and len(image) == 1:
+            yield _decoded(image.tobytes(), stamp_s)
+        else:
+            yield Taken(image, stamp_s)
+
+
+def _decoded(data: bytes, stamp_s: float | None) -> Taken:
+    from station.sources.camera_jpeg import DamagedError, decode
+
+    try:
+        return Taken(decode(data), stamp_s)
+    except DamagedError as error:
+        return Taken(None, stamp_s, damage=str(error))
 
 
 def _stand_in(path: Path, fps: float | None) -> Iterator[Taken]:
@@ -367,7 +409,7 @@ def _stand_in(path: Path, fps: float | None) -> Iterator[Taken]:
         files = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURES)
         if not files:
             raise Trouble(f"{path} holds no pictures")
-        reads: Iterator[Any] = (cv2.imread(str(one)) for one in itertools.cycle(files))
+        reads: Iterator[tuple[Any, str]] = map(_read, itertools.cycle(files))
     elif path.is_file():
         film = cv2.VideoCapture(str(path))
         if not film.isOpened():
@@ -380,14 +422,25 @@ def _stand_in(path: Path, fps: float | None) -> Iterator[Taken]:
     while True:
         time.sleep(max(0.0, due_s - time.monotonic()))
         exposed_s = time.monotonic()
-        image = next(reads)
-        if image is None:
-            raise Trouble(f"a picture of {path} cannot be read")
-        yield Taken(image, exposed_s=exposed_s)
+        image, damage = next(reads)
+        yield Taken(image, exposed_s=exposed_s, damage=damage)
         due_s = max(due_s + 1 / (fps or DEFAULT_FPS), time.monotonic())
 
 
-def _over_and_over(film: Any) -> Iterator[Any]:
+def _read(path: Path) -> tuple[Any, str]:
+    """The picture in that file, as a station reads it from a folder, or why there is none."""
+    from station.picture import decode, look
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return None, f"{path.name}: {error.strerror}"
+    found = look(data)
+    image = decode(data) if found.flaw is None else None
+    return image, "" if image is not None else f"{path.name}: {found.flaw or found.odd or 'damaged'}"
+
+
+def _over_and_over(film: Any) -> Iterator[tuple[Any, str]]:
     import cv2
 
     fresh = True
@@ -395,9 +448,9 @@ def _over_and_over(film: Any) -> Iterator[Any]:
         ok, image = film.read()
         if ok:
             fresh = False
-            yield image
+            yield image, ""
         elif fresh:
-            yield None
+            raise Trouble("no picture of the video can be read")
         else:
             fresh = film.set(cv2.CAP_PROP_POS_FRAMES, 0)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,11 +19,12 @@ import pytest
 
 from station.errors import CameraError
 from station.health import Health
+from station.sources import camera_child
 from station.sources.camera import Camera, CameraOptions
-from station.sources.camera_child import Freshness, Slots, Trouble
+from station.sources.camera_child import Freshness, Slots, Trouble, _v4l2
 from station.supervise import Worker
 from station.types import Order, Shot
-from tests.mjpeg_server import MjpegServer
+from tests.mjpeg_server import MjpegServer, cut
 from tests.mosquitto import free_port
 from tests.waiting import until
 
@@ -197,6 +198,7 @@ def test_what_a_network_held_up_is_not_taken_for_a_picture_of_now(server: MjpegS
     [
         ("stall", "no picture for 0.5 s"),
         ("half", "no picture for 0.5 s"),
+        ("cut", "its pictures come damaged, and none was whole for 0.5 s"),
         ("freeze", "the same picture for 0.5 s"),
         ("ring", "the same picture for 0.5 s"),
         ("reset", "gives no more pictures"),
@@ -223,6 +225,90 @@ def test_while_it_shows_the_same_picture_nothing_is_judged(server: MjpegServer) 
         until(lambda: watching.trouble().startswith("the camera took no picture"))
         with pytest.raises(CameraError, match="took no picture within 300 ms"):
             watching.camera.shot(since_s=time.monotonic(), after=seen.number, within_s=0.3)
+
+
+class Busy(MjpegServer):
+    """Its pictures have as much to be said in every row as those of a board, and no two in a row have a like grey."""
+
+    def _picture(self, number: int) -> bytes:
+        image = np.random.default_rng(1).integers(0, 256, (240, 320, 3), np.uint8)
+        grey = 20 + number * 67 % 200
+        image[:16], image[-16:] = 255 - grey, grey
+        return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def test_a_picture_that_lost_a_part_on_its_way_is_skipped_and_the_next_whole_one_is_given() -> None:
+    """FFmpeg filled what was missing with grey, or with that part of an earlier picture: a bad board passed."""
+    with Busy() as server, Watching(server.url, stalled_s=0.5) as watching:
+        server.mood = "cuts"
+        last = watching.shot().number
+        for _ in range(20):
+            shot = watching.camera.shot(since_s=time.monotonic(), after=last, within_s=30)
+            top, bottom = shot.image[:4].mean(), shot.image[-4:].mean()
+            assert top + bottom == pytest.approx(255, abs=4), "above and below are of one number"
+            last = shot.number
+        assert watching.faults() == {}
+
+
+def test_a_camera_whose_pictures_were_damaged_from_the_first_on_is_a_fault_and_gives_none(server: MjpegServer) -> None:
+    server.mood = "cut"
+    with Watching(server.url, stalled_s=0.5) as watching:
+        until(lambda: "its pictures come damaged" in watching.faults().get("camera_failing", ""))
+        assert "premature end" in watching.faults()["camera_failing"].lower()
+        assert watching.trouble()
+        assert watching.camera._newest is None
+
+
+class Driver:
+    """As cv2's capture of a V4L2 device, which gives what it got as one row of bytes if asked to."""
+
+    def __init__(self, fourcc: bytes, frames: list[bytes]) -> None:
+        self._fourcc = fourcc
+        self._frames = frames
+        self._raw = False
+
+    def isOpened(self) -> bool:  # noqa: N802  # cv2's name
+        return True
+
+    def get(self, key: int) -> float:
+        return float(int.from_bytes(self._fourcc, "little")) if key == cv2.CAP_PROP_FOURCC else 1.0
+
+    def set(self, key: int, value: float) -> bool:
+        if key == cv2.CAP_PROP_CONVERT_RGB:
+            self._raw = not value
+        return True
+
+    def read(self) -> tuple[bool, object]:
+        if not self._frames:
+            return False, None
+        data = np.frombuffer(self._frames.pop(0), np.uint8)
+        return True, data.reshape(1, -1) if self._raw else cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+@pytest.fixture
+def usb(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, list[bytes]], list[tuple[bool, str]]]:
+    """What comes of a USB camera's frames in that format: whether there is a picture, and its damage."""
+
+    def taken(fourcc: bytes, frames: list[bytes]) -> list[tuple[bool, str]]:
+        monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Driver(fourcc, frames))
+        options = dict.fromkeys(("pixel_format", "width", "height", "fps", "exposure", "gain"))
+        shots, _ = _v4l2(options | {"device": "/dev/null"})
+        return [(shot.image is not None and shot.image.shape == (48, 64, 3), shot.damage) for shot in shots]
+
+    return taken
+
+
+def test_a_usb_cameras_jpeg_that_lost_a_part_is_damaged(
+    usb: Callable[[bytes, list[bytes]], list[tuple[bool, str]]], server: MjpegServer
+) -> None:
+    whole = server._picture(1)
+    assert usb(b"MJPG", [whole, cut(whole), whole]) == [(True, ""), (False, "Premature end of JPEG file"), (True, "")]
+
+
+def test_a_usb_camera_that_sends_no_jpeg_is_read_as_ever(
+    usb: Callable[[bytes, list[bytes]], list[tuple[bool, str]]], server: MjpegServer
+) -> None:
+    assert usb(b"YUYV", [server._picture(1)]) == [(True, "")]
 
 
 def test_a_camera_that_is_not_there_at_the_start_is_found_when_it_comes() -> None:
@@ -324,6 +410,39 @@ def test_pictures_stand_in_for_a_camera_over_and_over(pictures: Path) -> None:
             last = shot.number
             greys.add(int(shot.image[0, 0, 0]))
     assert greys == {0, 40, 80}
+
+
+def test_a_damaged_picture_of_a_stand_in_is_skipped(pictures: Path) -> None:
+    for suffix in ("jpg", "png"):
+        data = cv2.imencode(f".{suffix}", np.full((48, 64, 3), 200, np.uint8))[1].tobytes()
+        (pictures / f"3.{suffix}").write_bytes(cut(data) if suffix == "jpg" else data[:-4])
+    with Watching(pictures, fps=100) as watching:
+        seen, last = set(), 0
+        while last < 12:
+            shot = watching.shot(after=last)
+            last = shot.number
+            seen.add(int(shot.image[0, 0, 0]))
+        assert seen == {0, 40, 80}
+        assert watching.faults() == {}
+
+
+def test_a_stand_in_of_nothing_but_damaged_pictures_is_a_fault_that_names_one(
+    tmp_path: Path, server: MjpegServer
+) -> None:
+    (tmp_path / "board.jpg").write_bytes(cut(server._picture(1)))
+    with Watching(tmp_path, stalled_s=0.5) as watching:
+        words = "board.jpg: JPEG: truncated, no end-of-image mark"
+        until(lambda: words in watching.faults().get("camera_failing", ""))
+        assert "its pictures come damaged" in watching.faults()["camera_failing"]
+        assert watching.camera._newest is None
+
+
+def test_the_samples_stand_in_for_a_camera_though_one_of_them_is_cut_off() -> None:
+    samples = Path(camera_child.__file__).parents[1] / "assets" / "samples"
+    whole = len(list(samples.glob("*.jpg"))) - 1
+    with Watching(samples, fps=100) as watching:
+        assert watching.shot(after=3 * whole).image.shape == (640, 640, 3)
+        assert watching.faults() == {}
 
 
 def test_a_video_stands_in_for_a_camera_over_and_over(tmp_path: Path) -> None:
