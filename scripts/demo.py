@@ -36,6 +36,7 @@ from station.terminal import shown
 TOPIC = "factory/demo/aoi-1"
 UNCHANGED_S = 3.0  # the service waits 30 s before it gives up on a cut off file; a demo need not
 ACKNOWLEDGED_WITHIN_S = 60.0
+INTERRUPTED = 130  # as shells have it of Ctrl-C
 COLOURS = {"pass": "bold green", "fail": "bold red", "unknown": "bold yellow"}
 
 console = Console(highlight=False, soft_wrap=True)
@@ -45,6 +46,17 @@ def main() -> int:
     options = parse()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is ended, the station ends with it
     home = Path(tempfile.mkdtemp(prefix="station-demo-"))
+    try:
+        done = demonstrate(home, once=options.once)
+    except KeyboardInterrupt:  # before all samples were judged: nobody knows whether they would have been
+        console.print("\nended before all samples were judged")
+        done = INTERRUPTED
+    console.print(f"[dim]pictures, ledger and log are left in {home}[/dim]")
+    return done
+
+
+def demonstrate(home: Path, *, once: bool) -> int:
+    """The whole of it, in *home*; what to exit with."""
     inbox = home / "inbox"
     inbox.mkdir()
     mqtt_port, http_port = free_port(), free_port()
@@ -68,11 +80,10 @@ def main() -> int:
             f"{sum(expected_verdict(name) == verdict for name, verdict in seen.items())} verdicts as labelled; "
             + ("every event is acknowledged by the broker" if owed else "NOT every event is acknowledged")
         )
-        if not options.once and right and owed:
+        if not once and right and owed:
             console.print(f"Drop your own pictures into {inbox}. Ctrl-C ends.")
             with contextlib.suppress(KeyboardInterrupt):
                 follow(events, daemon)
-    console.print(f"[dim]pictures, ledger and log are left in {home}[/dim]")
     return 0 if right and owed else 1
 
 

@@ -364,7 +364,7 @@ def _said_by(variables: Mapping[str, str]) -> dict[str, Any]:
         for name, value in variables.items() if len(variables) > 1 else ():
             _said_by({name: value})
         accepted = "lists and tables are written as JSON, other values below their own name, as in STATION_MQTT__HOST"
-        raise ConfigError(f"environment variable {', '.join(sorted(variables))}: {accepted}") from None
+        raise ConfigError(f"{', '.join(map(_variable, sorted(variables)))}: {accepted}") from None
 
 
 REPLACED: dict[str, float] = {}  # in a layer: drop what the layers below said, as CONFIDENCE_THRESHOLD does
@@ -375,7 +375,13 @@ def _refuse_unknown(variables: Mapping[str, str]) -> None:
     sections = {f"{PREFIX}{name}".upper() for name in SECTIONS}
     for name in sorted(variables):
         if name.startswith(PREFIX) and name not in known | sections and not _below_table(name, known):
-            raise ConfigError(f"environment variable {name}: unknown{nearest(name, known)}")
+            raise ConfigError(f"{_variable(name)}: unknown{nearest(name, known)}")
+
+
+def _variable(name: str) -> str:
+    """What the environment says wins over ``.env``: only what it does not say is that file's."""
+    ours = name in {one.upper() for one in os.environ}
+    return f"environment variable {name}" if ours else f".env: {name}"
 
 
 def _below_table(name: str, known: Iterable[str]) -> bool:
@@ -387,6 +393,8 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
+        if not equals and key in keys():
+            raise ConfigError(f"--set {pair}: write {key}=VALUE")
         if not equals or "." not in key:
             raise ConfigError(f"--set {pair}: write SECTION.KEY=VALUE{nearest(key, keys())}")
         if key not in keys():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -23,6 +23,9 @@ FORMS = {
     "recipe.name": "must be letters, digits, . _ - and begin with a letter or digit, e.g. board-b",
     "station.topic": "may not hold the wildcards + and #, nor begin with / or $, e.g. factory/line1/aoi-1",
     "source.pixel_format": 'must be four characters, as in "MJPG"',
+    "recipe.at": 'must be a time of day, HH:MM, as in "06:30"',
+    "gate.on_hex": 'must be pairs of hexadecimal digits, as in "A0 01 01 A2"',
+    "gate.off_hex": 'must be pairs of hexadecimal digits, as in "A0 01 00 A1"',
 }
 
 # What is told by pydantic's type of an error (https://docs.pydantic.dev/latest/errors/validation_errors/).
@@ -67,9 +70,7 @@ def explain(error: Error, *, said: Mapping[str, str], file: str, kinds: Kinds) -
     where = _where(path, message, said) or file
     if not path:
         return f"{where}: {message}"
-    item = next((f"item {int(one) + 1}: " for one in path[2:3] if one.isdigit()), "")  # people count from 1
-    inner = f" {item}{'.'.join(path[1:])}" if len(path) > 1 else ""
-    return f"{where}: [{path[0]}]{inner}: {message}"
+    return f"{where}: [{path[0]}]{_inner(error['loc'][1:]) if len(path) > 1 else ''}: {message}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -85,7 +86,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def accepted(error: Error, annotation: Any) -> str:
     """The same of an error below *annotation* alone: key and what is accepted, without section or file."""
     path = [str(part) for part in error["loc"]]
-    said = _accepted(error, path, _walk(_Place(None, annotation), error["loc"]))
+    place = _walk(_Place(None, annotation), error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = [] if place.owner is None else place.owner.model_fields
+        return f"{'.'.join(path)}: unknown key{nearest(path[-1], known)}"
+    said = _accepted(error, path, place)
     return f"{'.'.join(path)} {said}".strip()
 
 
@@ -142,7 +147,8 @@ def _accepted(error: Error, path: list[str], place: _Place) -> str:
         message = f"must be {_number(place)}"
     elif kind == "string_pattern_mismatch":
         section = "recipe" if path[0].startswith(NAMED) else path[0]
-        message = FORMS.get(f"{section}.{path[-1]}", f"must have the form {limits.get('pattern')}")
+        key = next(one for one in reversed(error["loc"]) if isinstance(one, str))  # that of a list, for its item
+        message = FORMS.get(f"{section}.{key}", f"must have the form {limits.get('pattern')}")
     elif kind == "literal_error":
         message = "must be " + str(limits.get("expected")).replace("'", '"')
     elif kind in TABLES and (len(path) == 1 or path[0] == NAMED):
@@ -186,6 +192,12 @@ def _given(value: object) -> str:
 
 
 # Where it stands.
+
+
+def _inner(parts: Sequence[object]) -> str:
+    """`` ignore, item 1: height``: a list's item is an int, and people count from 1."""
+    text = "".join(f", item {part + 1}: " if isinstance(part, int) else f".{part}" for part in parts)
+    return " " + text.removeprefix(".").replace(": .", ": ").removesuffix(": ")
 
 
 def _place(error: Error, kinds: Kinds) -> _Place:

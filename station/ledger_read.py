@@ -14,7 +14,8 @@ PAGE_ROWS = 1000  # each page is a read of its own: a long one would keep the WA
 SELECT = """
 SELECT i.seq, i.event_id, i.captured_at, i.recorded_at, i.verdict, i.reason, i.problem, i.file, i.board_serial,
  CASE WHEN u.seq IS NOT NULL THEN 'unsealed' WHEN o.state IS NULL THEN 'forgotten'
-  WHEN o.state = 'accepted' THEN 'acknowledged' ELSE o.state END, o.why, o.settled_at
+  WHEN o.state = 'accepted' THEN 'acknowledged' ELSE o.state END, o.why, o.settled_at,
+ coalesce(o.payload, u.payload)
  FROM inspections i LEFT JOIN outbox o ON o.seq = i.seq LEFT JOIN unsealed u ON u.seq = i.seq"""
 
 
@@ -25,6 +26,8 @@ class Board:
 
     *delivery* is how far its message is: ``unsealed`` (not owed yet), ``owed``, ``acknowledged``, ``refused`` (*why* is
     the broker's reason), or ``forgotten`` after its retention. *settled_at* is when the broker answered.
+    *trigger_number* is what a trigger called it. Only its event knows that: a board whose event is forgotten has none,
+    as one that was not triggered.
     """
 
     seq: int
@@ -39,6 +42,7 @@ class Board:
     delivery: str
     why: str | None
     settled_at: datetime | None
+    trigger_number: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +98,6 @@ def event(db: sqlite3.Connection, event_id: str) -> bytes | None:
     return None if row is None or row[0] is None else bytes(row[0])
 
 
-def trigger_numbers(db: sqlite3.Connection, *, first: int) -> dict[int, int]:
-    """
-    The number that a trigger gave the board, by the board's own, from board *first* on. Raises sqlite3.Error.
-
-    Only its event knows it: a board whose event is forgotten has none here, as one that was not triggered.
-    """
-    rows = db.execute(
-        "SELECT i.seq, coalesce(o.payload, u.payload) FROM inspections i LEFT JOIN outbox o ON o.seq = i.seq"
-        " LEFT JOIN unsealed u ON u.seq = i.seq WHERE i.seq >= ?",
-        (first,),
-    )
-    numbers = ((seq, _trigger_number(payload)) for seq, payload in rows if payload is not None)
-    return {seq: number for seq, number in numbers if number is not None}
-
-
 def verdicts(db: sqlite3.Connection, *, limit: int) -> list[str]:
     """The verdicts of the last *limit* boards, newest first. Raises sqlite3.Error."""
     return [one for (one,) in db.execute("SELECT verdict FROM inspections ORDER BY seq DESC LIMIT ?", (limit,))]
@@ -141,13 +130,16 @@ def every(db: sqlite3.Connection) -> Iterator[Board]:
         after = page[-1][0]
 
 
-def _trigger_number(payload: bytes) -> int | None:
+def _trigger_number(payload: bytes | None) -> int | None:
+    if payload is None:
+        return None
     number = (json.loads(payload).get("trigger") or {}).get("number")
     return None if number is None else int(number)
 
 
 def _board(row: tuple[Any, ...]) -> Board:
-    seq, event_id, captured_s, recorded_s, verdict, reason, problem, file, board_serial, delivery, why, settled_s = row
+    seq, event_id, captured_s, recorded_s, verdict, reason, problem, file, board_serial, *rest = row
+    delivery, why, settled_s, payload = rest
     return Board(
         seq=seq,
         event_id=event_id,
@@ -161,6 +153,7 @@ def _board(row: tuple[Any, ...]) -> Board:
         delivery=delivery,
         why=why,
         settled_at=None if settled_s is None else _utc(settled_s),
+        trigger_number=_trigger_number(payload),
     )
 
 

@@ -265,3 +265,15 @@ def lock_folder(folder: Path) -> IO[bytes]:
             f"[station] data_dir = {folder}: another station that runs uses it: give each its own, or stop that one"
         ) from None
     return lock
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a station that runs has *folder*, as far as this user can see. Nothing is made there."""
+    try:
+        with (folder / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from station.config import GUIDE_NAMES, SECTIONS, kinds_of, load
+from station.config import GUIDE_NAMES, SECTIONS, kinds_of, load, load_trust
 from station.errors import ConfigError
 
 LIBRARIES = re.compile(
@@ -67,6 +67,18 @@ def test_a_wrong_value_is_told_with_what_is_accepted(text: str, said: str) -> No
 def test_a_pattern_is_told_in_words() -> None:
     assert "letters, digits, . _ -" in refused("[station]\nname = 'a b'")
     assert "wildcards + and #, nor begin with / or $" in refused("[station]\ntopic = 'a/+'")
+    said = refused("[recipe]\nchallenge = { serials = ['x'], expect = ['open'], at = ['06:30', '25:00'] }")
+    assert '[recipe] challenge.at, item 2: must be a time of day, HH:MM, as in "06:30" (given: "25:00")' in said
+    said = refused("[gate]\nkind = 'relay'\nport = '/dev/x'\non_hex = 'A'")
+    assert "[gate] on_hex: must be pairs of hexadecimal digits" in said
+
+
+def test_an_unknown_key_of_a_trust_file_is_told_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "trust.toml"
+    path.write_text("width = 64\nheight = 64\nmin_brigtness = 0\nmax_brightness = 255\n")
+    with pytest.raises(ConfigError, match="min_brigtness: unknown key; did you mean min_brightness") as caught:
+        load_trust(path)
+    assert "min_brightness is missing" in str(caught.value)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -122,7 +134,7 @@ def test_a_recipe_in_the_wrong_place_is_told_where_it_belongs(text: str, said: s
 
 def test_a_key_of_an_item_is_compared_with_the_keys_of_items() -> None:
     said = refused("[[recipe.ignore]]\nname = 'a'\nx = 1\ny = 1\nheight = 2\nw = 3")
-    assert "[recipe] item 1: ignore.0.w: unknown key; did you mean width?" in said
+    assert "[recipe] ignore, item 1: w: unknown key; did you mean width?" in said
 
 
 @pytest.mark.parametrize(
@@ -165,7 +177,8 @@ def test_an_error_is_blamed_on_where_it_was_said(monkeypatch: pytest.MonkeyPatch
     assert refused("", "mqtt.cert_file=x").startswith("command line: [mqtt]: ")
     assert refused("[mqtt]\nca_file = 'x'", "mqtt.key_file=x").startswith("command line: "), "what was added last"
     assert refused("", "evidence.stop_below_mb=1").startswith("command line: evidence.stop_below_mb")
-    assert refused("[recipe]\nignore = []", "recipe.ignore=[{w=1}]").startswith("command line: [recipe] item 1: ")
+    said = refused("[recipe]\nignore = []", "recipe.ignore=[{w=1}]")
+    assert said.startswith("command line: [recipe] ignore, item 1: ")
     monkeypatch.setenv("STATION_MQTT__CA_FILE", "x")
     assert refused("[mqtt]\nhost = 'x'").startswith("environment: [mqtt]: ")
 
@@ -181,7 +194,8 @@ def test_a_kind_that_was_chosen_elsewhere_is_told_with_where() -> None:
     ("override", "said"),
     [
         ("mqtt.prot=1", "unknown key; did you mean mqtt.port?"),
-        ("mqtt.port", "write SECTION.KEY=VALUE; did you mean mqtt.port?"),
+        ("mqtt.port", "write mqtt.port=VALUE"),
+        ("mqtt.prot", "write SECTION.KEY=VALUE; did you mean mqtt.port?"),
         ("port=1", "write SECTION.KEY=VALUE; did you mean"),
     ],
 )
@@ -193,3 +207,9 @@ def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("STATION_MQTT__HOST", "fine")
     monkeypatch.setenv("STATION_RECIPE__IGNORE", "a")
     assert refused("").startswith("environment variable STATION_RECIPE__IGNORE: lists and tables are written as JSON")
+
+
+@pytest.mark.parametrize("line", ["STATION_MQTT__PROT=1", "STATION_RECIPE__IGNORE=a"])
+def test_a_line_of_the_file_env_is_not_called_a_variable_of_the_environment(line: str) -> None:
+    Path(".env").write_text(line)
+    assert refused("").startswith(f".env: {line.partition('=')[0]}: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import demo
@@ -38,3 +39,18 @@ def test_a_name_cannot_play_tricks_on_the_terminal_of_the_demo(out: io.StringIO)
     )
     (line,) = out.getvalue().splitlines()
     assert line.isprintable()
+
+
+def test_ctrl_c_among_the_samples_is_no_traceback(
+    out: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def demonstrate(_home: Path, *, once: bool) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "demonstrate", demonstrate)
+    monkeypatch.setattr("demo.tempfile.mkdtemp", lambda prefix: str(tmp_path))  # noqa: ARG005  # it is called by name
+    monkeypatch.setattr("demo.signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["demo"])
+    assert demo.main() == demo.INTERRUPTED
+    assert "ended before all samples were judged" in out.getvalue()
+    assert f"left in {tmp_path}" in out.getvalue().replace("\n", "")

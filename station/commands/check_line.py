@@ -24,16 +24,19 @@ from station.line_sections import (
     SerialTrigger,
 )
 from station.line_side import make_port, make_rtu_port, need_modbus
-from station.parts import build_trust
+from station.parts import build_trust, is_locked
 from station.sources.camera import CameraOptions
 from station.trust import look_at, problem_of
 
-# In what the camera's program says (camera_child.py, whose every trouble is a text): no waiting mends these.
+# In what the camera's program says (camera_child.py, whose every trouble is a text): no station that runs is the cause.
 NEVER_MENDED = ("its pictures have", "this OpenCV has no GStreamer")
 
 
 def camera(settings: Settings) -> Iterator[Finding]:
-    """A camera that is away is waited for, so it need not be there; what waiting does not mend must be."""
+    """
+    A station waits for a camera that is away; but who asks here wants to know whether boards will be seen. Only a
+    station that runs may have it for itself.
+    """
     wanted = settings.source
     if not isinstance(wanted, CameraSection):
         return
@@ -50,8 +53,9 @@ def camera(settings: Settings) -> Iterator[Finding]:
     try:
         shot = first_picture(wanted)
     except CameraError as error:
-        never = any(one in str(error) for one in NEVER_MENDED)
-        yield Finding("camera", works=False, needed=never, seen=str(error))
+        held = is_locked(settings.station.data_dir) and not any(one in str(error) for one in NEVER_MENDED)
+        seen = f"{error}; perhaps the station that runs has it: its /health knows" if held else str(error)
+        yield Finding("camera", works=False, needed=not held, seen=seen)
         return
     look = look_at(shot.image)
     seen = (
@@ -66,7 +70,7 @@ def camera(settings: Settings) -> Iterator[Finding]:
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
-    """So is an adapter that is not plugged in."""
+    """An adapter that is not plugged in is waited for, and a station that runs has its ports."""
     used = dict(_used(settings))
     if "serial" not in used:
         yield Finding("serial", works=True, seen="not used: neither [trigger] nor [gate] nor [scanner] speaks over it")

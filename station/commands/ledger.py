@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
@@ -24,10 +24,10 @@ from rich.table import Table
 from rich.text import Text
 
 from station.disk import free_bytes
-from station.errors import StationError
+from station.errors import ConfigError, StationError
 from station.events import utc_text
 from station.ledger_file import LedgerFile, beside, connect_to_read, ledger_error
-from station.ledger_read import Board, Totals, count_since, every, last_seq, latest, totals, trigger_numbers
+from station.ledger_read import Board, Totals, count_since, every, last_seq, latest, totals
 from station.outbox import Depth, SqliteOutbox, owe_again
 from station.terminal import board_name, counted, shown
 from station.today import Books, Today, today
@@ -146,13 +146,12 @@ def print_boards(
     """
     with _reading(path) as db:
         boards = latest(db, limit)[::-1]
-        triggers = trigger_numbers(db, first=boards[0].seq) if boards and not as_json else {}
     if as_json:
         for board in boards:
             _print_json(console, asdict(board))
         return
     width = console.width if console.file.isatty() else None  # a program at the other end wants all of it
-    for row in _rows(boards, triggers, width=width, today=datetime.fromtimestamp(now()).astimezone()):
+    for row in _rows(boards, width=width, today=datetime.fromtimestamp(now()).astimezone()):
         console.print(row, soft_wrap=True)
     for why, count in Counter(board.why for board in boards if board.delivery == "refused").items():
         said = f"not delivered: the broker refused {counted(count, 'event')} ({why}): station ledger replay --refused"
@@ -169,11 +168,14 @@ def replay(
     """
     Owes the boards that the broker has acknowledged or refused once more, with the same event ids; returns how many.
 
-    A station that runs sends them within a second, after what it owes already. Raises LedgerError, and StationError if
-    nothing limits what to send, or its numbers were never given.
+    A station that runs sends them within a second, after what it owes already. Raises LedgerError, StationError if the
+    numbers were never given, and ConfigError if nothing limits what to send, or *since* is later than *until*.
     """
     if which == Selection():
-        raise StationError("say what to send again: --since, --until, --seq or --refused")
+        raise ConfigError("say what to send again: --since, --until, --seq or --refused")
+    if which.since is not None and which.until is not None and which.since > which.until:
+        since, until = (f"{one:%Y-%m-%dT%H:%M:%S}" for one in (which.since, which.until))
+        raise ConfigError(f"--since {since} is later than --until {until}: exchange them")
     # Boards only: a fault of last week, told once more, would be taken for one of today.
     conditions: list[tuple[str, tuple[object, ...]]] = [("topic LIKE 'inspection/%'", ())]
     if which.since is not None:
@@ -235,13 +237,13 @@ def _write(path: Path, file: IO[str], console: Console | None) -> int:
     return written
 
 
-def _rows(boards: list[Board], triggers: Mapping[int, int], *, width: int | None, today: datetime) -> Iterator[Text]:
+def _rows(boards: list[Board], *, width: int | None, today: datetime) -> Iterator[Text]:
     """A heading and a line a board, uncut without *width*; the reason comes last, as it is what may be cut first."""
     times = [board.recorded_at.astimezone(today.tzinfo) for board in boards]
     form = "%H:%M:%S" if all(one.date() == today.date() for one in times) else "%Y-%m-%d %H:%M:%S"
     lines = [("seq", f"time {today:%Z}", "verdict", "delivered", "board", "reason")]
     for board, at in zip(boards, times, strict=True):
-        name = shown(board_name(board.board_serial or board.file, triggers.get(board.seq)))
+        name = shown(board_name(board.board_serial or board.file, board.trigger_number))
         delivered = DELIVERED.get(board.delivery, board.delivery)
         lines.append((str(board.seq), at.strftime(form), board.verdict, delivered, name, shown(board.reason)))
     widths = [max(cell_len(line[column]) for line in lines) for column in range(5)]

@@ -14,7 +14,7 @@ import pytest
 
 from station.commands.check import check, resolved
 from station.config import load
-from station.parts import lock_inbox
+from station.parts import lock_folder, lock_inbox
 from tests.daemon import encoded, picture
 from tests.detectors.layouts import layout
 from tests.mjpeg_server import MjpegServer
@@ -163,7 +163,7 @@ def test_redis_without_its_package_fails(checked: Checked, monkeypatch: pytest.M
     assert checked(*wanted, "http.requests_per_minute=0", "http.cache_mb=0", http=True)[0], "nothing uses it"
 
 
-def test_a_camera_that_waiting_does_not_mend_fails(
+def test_a_camera_of_another_size_or_without_its_extra_fails(
     checked: Checked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = tmp_path / "pictures"
@@ -175,14 +175,31 @@ def test_a_camera_that_waiting_does_not_mend_fails(
     (camera,) = of("camera", found)
     assert not able
     assert camera.startswith(f"FAIL  camera: camera {pictures}: its pictures have 64 x 64 pixels, not 1920 x 1080")
-    able, found = checked("source.device=/dev/video-away")
-    assert able
-    assert of("camera", found)[0].startswith("warn  camera: ")
     monkeypatch.setitem(sys.modules, "harvesters", None)
     able, found = checked("source.device=genicam:/x.cti")
     (camera,) = of("camera", found)
     assert not able
     assert camera.startswith("FAIL  camera: [source] device = genicam:/x.cti needs an extra that is not installed: ")
+
+
+@pytest.mark.parametrize("device", ["{folder}/nofolder", "{folder}/empty", "/dev/video-away", "rtsp://127.0.0.1:1/x"])
+def test_a_camera_that_cannot_be_opened_must_be_mended(checked: Checked, tmp_path: Path, device: str) -> None:
+    (tmp_path / "empty").mkdir()
+    checked.write(f'[source]\nkind = "camera"\ndevice = "{device.format(folder=tmp_path)}"')
+    able, found = checked()
+    assert not able
+    assert of("camera", found)[0].startswith("FAIL  camera: ")
+
+
+def test_a_camera_that_a_running_station_may_have_is_only_warned_of(checked: Checked) -> None:
+    checked.write('[source]\nkind = "camera"\ndevice = "/dev/video-away"')
+    checked.data_dir.mkdir()
+    with lock_folder(checked.data_dir):
+        able, found = checked()
+    assert able
+    (camera,) = of("camera", found)
+    assert camera.startswith("warn  camera: ")
+    assert camera.endswith("; perhaps the station that runs has it: its /health knows")
 
 
 def test_a_triggered_camera_that_does_not_tell_how_old_its_pictures_are_is_warned_of(checked: Checked) -> None:

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from station.commands.ledger import Selection, export, print_boards, print_status, replay, status
-from station.errors import LedgerError, StationError
+from station.errors import ConfigError, LedgerError, StationError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.ledger import SqliteLedger, open_ledger
 from station.outbox import SqliteOutbox
@@ -197,6 +197,12 @@ def test_a_board_that_was_triggered_is_listed_with_its_number(site: Site) -> Non
     heading, *lines = out.getvalue().splitlines()[:5]
     at, end = heading.index("board"), heading.index("reason")
     assert [line[at:end].strip() for line in lines] == ["board-6.jpg", "trigger 17", "SN-0815 trigger 18", ""]
+    to, out = console()
+    print_boards(site.path, limit=4, as_json=True, console=to)
+    assert [json.loads(line)["trigger_number"] for line in out.getvalue().splitlines()] == [None, 17, 18, None]
+    export(site.path, csv_file := site.path.with_suffix(".csv"), force=False)
+    with csv_file.open(newline="", encoding="utf-8") as file:
+        assert [row["trigger_number"] for row in csv.DictReader(file)][-4:] == ["", "17", "18", ""]
 
 
 def test_a_name_cannot_play_tricks_on_the_terminal(site: Site) -> None:
@@ -281,9 +287,16 @@ def test_a_replay_of_numbers_that_were_never_given_says_so(site: Site) -> None:
 
 
 def test_a_replay_of_everything_must_be_meant(site: Site) -> None:
-    with pytest.raises(StationError, match="--since"):
+    with pytest.raises(ConfigError, match="--since"):  # as each wrong option: exit code 2
         replay(site.path, Selection())
     assert site.owed() == ["board-6"]
+
+
+def test_a_replay_that_runs_backwards_says_so(site: Site) -> None:
+    later = NOON + timedelta(minutes=1)
+    with pytest.raises(ConfigError, match="--since 2026-11-23T12:01:00 is later than --until 2026-11-23T12:00:00"):
+        replay(site.path, Selection(since=later, until=NOON))
+    assert replay(site.path, Selection(since=NOON, until=NOON), now=site.clock) == 1
 
 
 def test_another_process_may_replay_while_the_station_runs(site: Site) -> None:
