@@ -21,7 +21,8 @@ from station.errors import CameraError
 from station.health import Health
 from station.sources import camera_child
 from station.sources.camera import Camera, CameraOptions
-from station.sources.camera_child import Freshness, Slots, Trouble, _v4l2
+from station.sources.camera_age import Freshness, Trouble
+from station.sources.camera_child import Slots, _v4l2
 from station.supervise import Worker
 from station.types import Order, Shot
 from tests.mjpeg_server import MjpegServer, cut
