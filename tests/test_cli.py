@@ -159,11 +159,14 @@ def test_check_takes_a_picture_and_opens_the_ports(station: Daemon, tmp_path: Pa
             r"^ok    camera: .* 64x64, brightness \d+, contrast \d+, sharpness ", done.stdout, re.MULTILINE
         )
         assert re.search(rf"^ok    serial: {plc.port} can be opened", done.stdout, re.MULTILINE)
-    station.configure({"source": {"device": "/dev/video-away"}, "serial": {"port": "/dev/serial-away"}})
+    station.configure({"serial": {"port": "/dev/serial-away"}})
     done = station.call("check")
-    assert done.returncode == 0, "both are waited for"
-    assert re.search(r"^warn  camera: camera /dev/video-away: ", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, "it is waited for"
     assert re.search(r"^warn  serial: the serial port /dev/serial-away is not there", done.stdout, re.MULTILINE)
+    station.configure({"source": {"device": "/dev/video-away"}})
+    done = station.call("check")
+    assert done.returncode == 2, "nothing says that it will ever see a board"
+    assert re.search(r"^FAIL  camera: camera /dev/video-away: ", done.stdout, re.MULTILINE)
 
 
 def test_capture_keeps_what_the_camera_sees_and_never_writes_over_a_file(station: Daemon, tmp_path: Path) -> None:
