@@ -220,7 +220,8 @@ def test_inspect_takes_deep_pictures_for_as_deep_as_the_inboxs(station: Daemon, 
 def test_inspect_refuses_a_threshold_that_would_hold_for_nothing_as_run_and_check_do(
     station: Daemon, boards: Path
 ) -> None:
-    station.configure({"recipe": {"thresholds": {"shorts": 0.3}}})
+    with station.config.open("a", encoding="utf-8") as file:
+        file.write("[recipe.thresholds]\nshorts = 0.3\n")
     done = station.call("inspect", str(boards / "good.png"))
     assert done.returncode == 2
     assert "[recipe] thresholds: shorts, but the model knows: open, short" in done.stderr

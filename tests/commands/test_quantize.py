@@ -25,11 +25,14 @@ from tests.detectors.models import NAMES, save
 
 
 def convolving(path: Path) -> Path:
-    """An end-to-end network with a convolution: one "open" at a fixed place, as sure as the red channel's mean."""
+    """
+    An end-to-end network with a convolution: one "open" at a fixed place, as sure as the red channel's mean, and room
+    for a second.
+    """
     weights = np.zeros((1, 3, 1, 1), np.float32)
     weights[0, 0] = 1.0
-    row: NDArray[np.float32] = np.asarray([[[1, 1, 21, 21, 0, 0]]], np.float32)
-    where = np.zeros((1, 1, 6), np.float32)
+    row: NDArray[np.float32] = np.asarray([[[1, 1, 21, 21, 0, 0], [1, 1, 21, 21, 0, 0]]], np.float32)
+    where = np.zeros((1, 2, 6), np.float32)
     where[0, 0, 4] = 1.0
     nodes = [
         helper.make_node("Conv", ["images", "red"], ["plane"], name="conv"),
@@ -46,7 +49,7 @@ def convolving(path: Path) -> Path:
         numpy_helper.from_array(where, "where"),
     ]
     given = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])
-    made = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 1, 6])
+    made = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 2, 6])
     graph = helper.make_graph(nodes, "test", [given], [made], initializer=constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {"task": "detect", "names": NAMES})
