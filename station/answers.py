@@ -137,6 +137,7 @@ class Answers:
                     log.error("gate did not take the result", event_id=one.trigger.id, error=str(error))
 
     def _take(self, trigger_id: str) -> _Expected | None:
+        self.tell_busy()  # before READY can follow: who triggered may not have got so far
         with self._changed:
             return self._expected.pop(trigger_id, None)
 

@@ -120,6 +120,14 @@ def test_the_gate_is_busy_from_the_first_trigger_until_the_last_answer() -> None
     assert broken.gate.told == ["busy", "ready"], "a result that was lost keeps nobody waiting"
 
 
+def test_busy_is_said_before_the_answer_however_fast_that_comes() -> None:
+    desk = Desk()
+    trigger = Trigger("id-1", "serial", datetime.now(timezone.utc), desk.clock(), 1)
+    desk.answers.expect(trigger, None)
+    desk.answers.show(judged(trigger))
+    assert desk.gate.told == ["busy", "ready"]
+
+
 def test_before_the_deadline_nobody_answers_in_the_lines_place() -> None:
     desk = Desk()
     desk.expect(1)
