@@ -75,3 +75,8 @@ def _harmless(_logger: object, _method: str, event: structlog.types.EventDict) -
     return {
         key: shown(value) if isinstance(value, str) and key != "exception" else value for key, value in event.items()
     }
+
+
+def is_said(count: int) -> bool:
+    """Of what may come without end: the 1st, 2nd, 4th, 8th ... of it. Noise must not fill the log, nor go unseen."""
+    return count & (count - 1) == 0

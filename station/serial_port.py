@@ -15,6 +15,7 @@ import structlog
 
 from station.errors import GateError, PortError
 from station.framing import Chunks, Counts, Lines
+from station.log import is_said
 from station.types import Beat, Stop
 
 log = structlog.get_logger(__name__)
@@ -143,7 +144,14 @@ class SerialPort:
         for line in self._lines.feed(data):
             if not any(listener.on_line(line, now_s) for listener in self._listeners):
                 self._lines.counts.noise += 1
-                log.debug("serial line not understood", name=self._name, line=line[:80].decode("ascii", "replace"))
+                count = self._lines.counts.noise
+                say = log.warning if is_said(count) else log.debug
+                say(
+                    "serial line not understood",
+                    name=self._name,
+                    line=line[:80].decode("ascii", "replace"),
+                    lines=count,
+                )
 
     def _forget(self, port: serial.SerialBase, stalled_s: float) -> None:
         """As after opening: the process stood still, or a listener took long. An old trigger is nobody's trigger."""

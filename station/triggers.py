@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from station.log import is_said
 from station.types import Answer, Order, Trigger
 
 log = structlog.get_logger(__name__)
@@ -120,9 +121,7 @@ class Triggers:
                 return None
             if len(self._queue) >= FLOOD:
                 self._flooded += 1
-                if (
-                    self._flooded & (self._flooded - 1) == 0
-                ):  # the 1st, 2nd, 4th, 8th ...: a flood must not fill the log
+                if is_said(self._flooded):
                     log.error("triggers flooded", waiting=len(self._queue), refused=self._flooded)
                 picture.cancel()
                 return None

@@ -128,3 +128,7 @@ def test_setting_up_again_replaces_and_does_not_double(capsys: Stderr) -> None:
     structlog.get_logger("station").debug("quiet")
     structlog.get_logger("station").info("once")
     assert [line["event"] for line in lines(capsys)] == ["once"]
+
+
+def test_of_what_comes_without_end_ever_less_is_said() -> None:
+    assert [count for count in range(1, 20) if log.is_said(count)] == [1, 2, 4, 8, 16]

@@ -13,6 +13,7 @@ import structlog
 
 from station.errors import GateError
 from station.line_texts import TRIGGERS
+from station.log import is_said
 from station.types import Beat, Order, Port, Stop
 
 log = structlog.get_logger(__name__)
@@ -110,7 +111,8 @@ class SerialTriggers:
         heard = None if match is None else _understood(match, code, at_s, self._order)
         if heard is None or not self._queued(heard):
             self.noise += 1
-            log.debug("trigger not understood", line=text[:80])
+            say = log.warning if is_said(self.noise) else log.debug
+            say("trigger not understood", line=text[:80], lines=self.noise)
         return True
 
     def _queued(self, heard: _Heard) -> bool:

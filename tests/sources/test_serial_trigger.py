@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+import structlog
 
 from station.health import Health
 from station.sources.scanner import FAULT, Scanner
@@ -122,6 +123,14 @@ def test_a_damaged_trigger_is_noise_and_no_barcode(preset: str, pattern: str, li
     assert desk.hears(line, 10.1)
     assert (desk.taken, desk.triggers.noise) == ([], 1)
     assert reading.scanner.code_for(10.2) is None, "neither the line, nor what was read for the board that it was of"
+
+
+def test_a_plc_that_speaks_another_dialect_is_told_of_in_the_log_and_does_not_fill_it() -> None:
+    desk = Desk()
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(5):
+            desk.hears(b"T1 please", 1.0)
+    assert [line["lines"] for line in lines if line["log_level"] == "warning"] == [1, 2, 4]
 
 
 def test_codes_that_begin_like_triggers_are_codes_if_the_pattern_says_where_a_trigger_ends() -> None:
