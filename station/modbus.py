@@ -33,6 +33,7 @@ TABLES = {
     4: Table.INPUT_REGISTERS,
 }  # by function code; there are no others here
 TURN_S = 0.25
+STALLED_S = 1.0  # without a turn for longer, as with a serial port
 MAX_CLIENTS = 8
 MAX_ADU_BYTES = 260  # Modbus Messaging on TCP/IP Implementation Guide, 4.1: MBAP header and at most 253 bytes
 MAX_UNREAD_BYTES = 65536  # of responses that a client does not fetch
@@ -100,7 +101,8 @@ class ModbusTcp:
     Serves *registers* on a TCP port; ``run`` is the loop that a Worker supervises, and *name* its name there.
 
     Modbus has no login: whoever reaches the port can trigger and acknowledge. At most MAX_CLIENTS are connected; one
-    more takes the place of the one that has been silent the longest.
+    more takes the place of the one that has been silent the longest. After a standstill of STALLED_S (the process was
+    halted) all are put out: nobody knows how old what they sent meanwhile is.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class ModbusTcp:
         self._server = _Server(registers)
         self._units = {unit, 0, 255}  # the last two are what a master says that needs none (the same guide, 4.4.2.2)
         self._clients: dict[_Client, float] = {}  # and when each last spoke
+        self._turned_s = 0.0
         self.bound: tuple[str, int] | None = None
 
     def run(self, stop: Stop) -> None:
@@ -133,9 +136,11 @@ class ModbusTcp:
             if not ipaddress.ip_address(address[0]).is_loopback:
                 log.warning("modbus open to the network", host=address[0], reason="Modbus has no login")
             log.info("modbus open", host=address[0], port=address[1])
+            self._turned_s = time.monotonic()
             while not stop.is_set():
                 self._beat(self._name)
                 await asyncio.to_thread(stop.wait, TURN_S)
+                self._put_out_the_stale(time.monotonic())
                 if failures:
                     raise RuntimeError(failures[0]["message"]) from failures[0].get("exception")
         finally:
@@ -153,12 +158,25 @@ class ModbusTcp:
             silent.close()
         self._clients[client] = time.monotonic()
 
+    def _put_out_the_stale(self, now_s: float) -> bool:
+        """Whether it stood still."""
+        stalled_s, self._turned_s = now_s - self._turned_s, now_s
+        if stalled_s <= STALLED_S:
+            return False
+        if self._clients:
+            log.warning("modbus clients put out", reason=f"nothing was read for {stalled_s:.1f} s")
+        for client in list(self._clients):
+            client.close()
+        return True
+
     def left(self, client: _Client) -> None:
         self._clients.pop(client, None)
 
     def answers(self, client: _Client, buffer: bytearray) -> bytes | None:
-        """The responses to the whole requests in *buffer*, which go from it; None: this is no Modbus."""
+        """The responses to the whole requests in *buffer*, which go from it; None: this is no Modbus, or too old."""
         at_s = time.monotonic()
+        if self._put_out_the_stale(at_s):
+            return None
         self._clients[client] = at_s
         framer = FramerSocket(self._server.decoder)
         found = b""
@@ -175,6 +193,7 @@ class ModbusTcp:
             else:
                 response = ExceptionResponse(request[0], ExcCodes.GATEWAY_NO_RESPONSE, unit, transaction)
             found += framer.buildFrame(response)
+        self._turned_s = time.monotonic()  # one that asks a great deal at once is no standstill
         return found
 
 
@@ -197,8 +216,9 @@ class _Client(asyncio.Protocol):  # the one way to be told by asyncio without a 
         self._buffer += data
         answers = self._server.answers(self, self._buffer)
         if answers is None:
-            log.warning("modbus client put out", reason="what it sends is no Modbus TCP")
-            self.close()
+            if not self._transport.is_closing():
+                log.warning("modbus client put out", reason="what it sends is no Modbus TCP")
+                self.close()
             return
         self._transport.write(answers)
         if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -24,7 +25,7 @@ from pymodbus.framer import FramerRTU
 
 from station.errors import PortError
 from station.health import Health
-from station.modbus import MAX_CLIENTS, ModbusRtu, ModbusTcp
+from station.modbus import MAX_CLIENTS, STALLED_S, ModbusRtu, ModbusTcp
 from station.modbus_map import CODES, MIRROR, VERSION, WRITABLE, Control, Faults, Status, Table
 from station.modbus_unit import ModbusUnit, Times
 from station.types import Answer, Trigger, Verdict
@@ -514,3 +515,36 @@ def test_the_register_map_in_the_document_is_the_one_that_is_served() -> None:
     assert f"| {MIRROR} to {MIRROR + 8} |" in holding
     assert f"| 3 to {WRITABLE - 1} |" in holding
     assert ", ".join(f"{code} {verdict.name}" for verdict, code in CODES.items()) in inputs
+
+
+class Halting(Served):
+    """From *halt* on it stands still until *go* is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halt, self.halted, self.go = threading.Event(), threading.Event(), threading.Event()
+        self.server = ModbusTcp(self.unit, host="127.0.0.1", port=0, unit=1, beat=self._turn)
+
+    def _turn(self, loop: str) -> None:
+        self.health.beat(loop)
+        if self.halt.is_set():
+            self.halt.clear()
+            self.halted.set()
+            assert self.go.wait(30)
+
+
+def test_what_came_while_nothing_was_read_is_dropped_and_its_sender_put_out() -> None:
+    """A station that had been halted for eight seconds took a trigger of then for one of now."""
+    served = Halting()
+    with served.tcp() as address:
+        with socket.create_connection(address, timeout=30) as late:
+            served.halt.set()
+            assert served.halted.wait(30)
+            halted_s = time.monotonic()
+            late.sendall(bytes.fromhex("0001 0000 000D 01 10 0000 0003 06 0001 0000 0001"))
+            until(lambda: time.monotonic() > halted_s + 2 * STALLED_S, what="the standstill to be long")
+            served.go.set()
+            assert ended(late)
+        with client_of(address) as client:
+            assert ModbusPlc(client).block().triggers == 0
+    assert served.asked == []
