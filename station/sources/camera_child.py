@@ -25,7 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from station.sources.camera_age import Freshness, Trouble
+# It is started by its path, also by a Python that has no station: a Jetson's own, which has GStreamer. Last, so that
+# what that one has goes first.
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from station.sources.camera_age import Freshness, Trouble  # see above
 
 SLOTS = 4  # the newest picture, the one that may be being copied, the one that is written, and one to spare
 PAGE_BYTES = 4096
