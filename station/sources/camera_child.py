@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from station.sources.camera_age import Freshness, Trouble  # see above
+from station.sources.camera_age import Freshness, Trouble
 
 SLOTS = 4  # the newest picture, the one that may be being copied, the one that is written, and one to spare
 PAGE_BYTES = 4096
