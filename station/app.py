@@ -73,6 +73,7 @@ UNSURE = 100_000  # boards that are kept, however old they look, while nobody ke
 # Whatever ends a station ends it in order: left to themselves, a terminal that is closed and Ctrl-\ would kill it, and
 # leave a relay as it is at that moment.
 ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+UNLESS_IGNORED = (signal.SIGHUP, signal.SIGQUIT)  # as nohup and shells' background jobs are started
 COMMANDS = 10_000  # that wait, as many as triggers may; what comes beyond is noise, and refused in the log
 
 # How long a loop may go without a beat before only a restart helps. The line beats once a board, and a board on a busy
@@ -186,7 +187,7 @@ class Station:
     def run(self) -> None:
         """Starts everything, says READY, ticks until asked to stop, and stops everything in order."""
         for number in ENDS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            if number not in UNLESS_IGNORED or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
         self._health.cannot("station", "it is starting")  # the port is open before the loops run
         web = None

@@ -198,6 +198,16 @@ def test_a_board_that_waits_is_judged_by_the_picture_of_its_own_moment(
         assert station.stop() == 0
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """What is started has the signals of a terminal, also where the tests themselves run in the background."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGQUIT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_whatever_ends_the_station_opens_the_relay_first(
     tmp_path: Path, plc: Plc, boards: Path, number: signal.Signals
