@@ -309,13 +309,16 @@ def _stand_in(path: Path, fps: float | None) -> Iterator[Taken]:
 
 
 def _read(path: Path) -> tuple[Any, str]:
-    """The picture in that file, as a station reads it from a folder, or why there is none."""
+    """
+    The picture in that file, as a station reads it from a folder, or why there is none. Raises Trouble when it is gone,
+    as a camera is that was unplugged.
+    """
     from station.picture import decode, look
 
     try:
         data = path.read_bytes()
     except OSError as error:
-        return None, f"{path.name}: {error.strerror}"
+        raise Trouble(f"{path} cannot be read any more: {error.strerror}") from None
     found = look(data)
     image = decode(data) if found.flaw is None else None
     return image, "" if image is not None else f"{path.name}: {found.flaw or found.odd or 'damaged'}"
