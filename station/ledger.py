@@ -145,8 +145,7 @@ class SqliteLedger:
                 return
             seq, verdict, reason, owed, payload = row
             amended = late(why, Verdict(verdict), reason)
-            values = (Verdict.UNKNOWN.value, amended, seq)
-            db.execute("UPDATE inspections SET verdict = ?, reason = ? WHERE seq = ?", values)
+            _amend(db, seq, Verdict.UNKNOWN, amended)
             if owed is not None:
                 message = late_event(bytes(payload), amended)
                 db.execute(
@@ -264,8 +263,11 @@ def _seal(db: sqlite3.Connection, wanted: _Seal, now_s: float) -> None:
     row = db.execute("SELECT event_id, recorded_at FROM inspections WHERE seq = ?", (wanted.seq,)).fetchone()
     owe(db, wanted.message, made_s=row[1], owed_s=now_s, seq=wanted.seq, event_id=row[0])
     if wanted.amended is not None:
-        values = (wanted.amended.verdict.value, wanted.amended.reason, wanted.seq)
-        db.execute("UPDATE inspections SET verdict = ?, reason = ? WHERE seq = ?", values)
+        _amend(db, wanted.seq, wanted.amended.verdict, wanted.amended.reason)
+
+
+def _amend(db: sqlite3.Connection, seq: int, verdict: Verdict, reason: str) -> None:
+    db.execute("UPDATE inspections SET verdict = ?, reason = ? WHERE seq = ?", (verdict.value, reason, seq))
 
 
 def _find(db: sqlite3.Connection, event_id: str, ledger: str) -> Entry | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 
 import pytest
@@ -14,6 +12,7 @@ from station.answers import Answers
 from station.errors import GateError, GateLateError
 from station.testing import FakeGate
 from station.types import Answer, Trigger, Verdict
+from tests.looping import running
 from tests.waiting import until
 
 ANSWER_S = 0.5
@@ -63,17 +62,8 @@ class Desk:
         self.answers.tell_busy()
         return trigger
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        loop = threading.Thread(target=self.answers.run, args=(stop,))
-        loop.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            loop.join(30)
-            assert not loop.is_alive()
+    def running(self) -> AbstractContextManager[None]:
+        return running(self.answers.run)
 
     def told(self) -> list[tuple[str, Verdict]]:
         return [(one.event_id, one.verdict) for one in self.gate.shown]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 
 import pytest
@@ -14,6 +13,7 @@ from station.errors import LedgerError
 from station.health import Health
 from station.journal_writer import FAULT, JournalWriter
 from station.types import Trigger, Verdict
+from tests.looping import running
 from tests.waiting import until
 
 TRIGGER = Trigger("id-1", "serial", datetime(2026, 11, 23, 12, tzinfo=timezone.utc), 0.0, 1)
@@ -52,17 +52,8 @@ class Writing:
         self.health = Health()
         self.writer = JournalWriter(self.disk, health=self.health, beat=lambda _: None)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        loop = threading.Thread(target=self.writer.run, args=(stop,))
-        loop.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            loop.join(30)
-            assert not loop.is_alive()
+    def running(self) -> AbstractContextManager[None]:
+        return running(self.writer.run)
 
     def faults(self) -> list[str]:
         return [fault.code for fault in self.health.faults()]

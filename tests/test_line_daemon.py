@@ -207,34 +207,9 @@ def terminal() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("terminal")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_whatever_ends_the_station_opens_the_relay_first(
-    tmp_path: Path, plc: Plc, boards: Path, number: signal.Signals
-) -> None:
-    changes: Changes = {
-        "source": {**CAMERA, "device": str(boards)},
-        "trigger": {"kind": "http", "answer_ms": 30000},
-        "gate": {"kind": "relay", "port": str(plc.port), "pulse_ms": 60000},
-        "mqtt": {"enabled": False},
-    }
-    with Daemon(tmp_path / "relay", changes=changes) as one:
-        one.start()
-        url = f"http://127.0.0.1:{one.http_port}"
-
-        def passed() -> bool:
-            return bool(
-                httpx.post(f"{url}/command/trigger", json={}, timeout=PATIENCE_S).json().get("verdict") == "pass"
-            )
-
-        wait(passed, "a PASS")
-        wait(lambda: plc.raw.endswith(LCUS.on), "the relay to close")
-        one.signal(number)
-        assert one.wait() == 0
-        wait(lambda: plc.raw.endswith(LCUS.off), "the relay to open")
-
-
-def test_a_second_ctrl_c_opens_the_relay_too(tmp_path: Path, plc: Plc, boards: Path) -> None:
+@pytest.fixture
+def relay_closed(tmp_path: Path, plc: Plc, boards: Path, terminal: None) -> Iterator[Daemon]:
+    """A station, started as from that *terminal*, whose relay has just closed for a minute."""
     changes: Changes = {
         "source": {**CAMERA, "device": str(boards)},
         "trigger": {"kind": "http", "answer_ms": 30000},
@@ -246,10 +221,23 @@ def test_a_second_ctrl_c_opens_the_relay_too(tmp_path: Path, plc: Plc, boards: P
         url = f"http://127.0.0.1:{one.http_port}/command/trigger"
         wait(lambda: httpx.post(url, json={}, timeout=PATIENCE_S).json().get("verdict") == "pass", "a PASS")
         wait(lambda: plc.raw.endswith(LCUS.on), "the relay to close")
-        one.signal(signal.SIGINT)
-        one.signal(signal.SIGINT)
-        assert one.wait() == 0
-        wait(lambda: plc.raw.endswith(LCUS.off), "the relay to open")
+        yield one
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_whatever_ends_the_station_opens_the_relay_first(
+    relay_closed: Daemon, plc: Plc, number: signal.Signals
+) -> None:
+    relay_closed.signal(number)
+    assert relay_closed.wait() == 0
+    wait(lambda: plc.raw.endswith(LCUS.off), "the relay to open")
+
+
+def test_a_second_ctrl_c_opens_the_relay_too(relay_closed: Daemon, plc: Plc) -> None:
+    for _ in range(2):
+        relay_closed.signal(signal.SIGINT)
+    assert relay_closed.wait() == 0
+    wait(lambda: plc.raw.endswith(LCUS.off), "the relay to open")
 
 
 def test_what_the_gate_does_not_take_no_reply_calls_a_pass(tmp_path: Path, boards: Path) -> None:

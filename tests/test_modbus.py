@@ -29,6 +29,7 @@ from station.modbus import MAX_CLIENTS, STALLED_S, ModbusRtu, ModbusTcp
 from station.modbus_map import CODES, MIRROR, VERSION, WRITABLE, Control, Faults, Status, Table
 from station.modbus_unit import ModbusUnit, Times
 from station.types import Answer, Trigger, Verdict
+from tests.looping import running
 from tests.modbus_plc import ModbusPlc
 from tests.mosquitto import free_port
 from tests.ports import FakePort, Open
@@ -67,17 +68,8 @@ class Served:
 
     @contextmanager
     def running(self, *loops: Callable[[threading.Event], None]) -> Iterator[Served]:
-        stop = threading.Event()
-        threads = [threading.Thread(target=one, args=(stop,)) for one in (self.unit.run, *loops)]
-        for thread in threads:
-            thread.start()
-        try:
+        with running(self.unit.run, *loops):
             yield self
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(30)
-                assert not thread.is_alive()
 
     @contextmanager
     def tcp(self) -> Iterator[tuple[str, int]]:

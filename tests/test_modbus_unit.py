@@ -16,6 +16,7 @@ from station.health import Health
 from station.modbus_map import MIRROR, Control, Faults, Refused, Status, Table
 from station.modbus_unit import FAULT, SILENT_S, ModbusUnit, Times
 from station.types import Answer, Trigger, Verdict
+from tests.looping import running
 from tests.modbus_plc import Block
 from tests.waiting import until
 
@@ -58,18 +59,11 @@ class Line:
 
     @contextmanager
     def running(self) -> Iterator[Line]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self.unit.run, args=(stop,))
-        thread.start()
-        try:
+        with running(self.unit.run):
             until(lambda: self.beats, what="the loop's first turn")
             if self.why is None:
                 until(lambda: Faults.NOT_WORKING not in self.block().faults)
             yield self
-        finally:
-            stop.set()
-            thread.join(30)
-            assert not thread.is_alive()
 
     def block(self) -> Block:
         words = self.unit.read(Table.INPUT_REGISTERS, 0, 9)

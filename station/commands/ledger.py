@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from station.commands.plain import plain
 from station.disk import free_bytes
 from station.errors import ConfigError, StationError
 from station.events import utc_text
@@ -155,7 +156,7 @@ def print_boards(
         console.print(row, soft_wrap=True)
     for why, count in Counter(board.why for board in boards if board.delivery == "refused").items():
         said = f"not delivered: the broker refused {counted(count, 'event')} ({why}): station ledger replay --refused"
-        console.print(Text(shown(said)), soft_wrap=True)
+        console.print(plain(said), soft_wrap=True)
 
 
 def replay(

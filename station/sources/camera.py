@@ -96,7 +96,7 @@ class CameraOrder:
                     raise CameraError(self.trouble)
                 left_s = self.until_s - self._monotonic()
                 if left_s <= 0:
-                    raise CameraError(f"the camera took no picture within {(self.until_s - self.since_s) * 1e3:.0f} ms")
+                    raise _none_within(self.until_s - self.since_s)
                 self._changed.wait(left_s)
             return self.served
 
@@ -150,7 +150,7 @@ class Camera:
                         return shot
                 left_s = deadline_s - self._monotonic()
                 if left_s <= 0:
-                    raise CameraError(f"the camera took no picture within {within_s * 1e3:.0f} ms")
+                    raise _none_within(within_s)
                 self._changed.wait(left_s)
 
     def order(self, *, since_s: float, until_s: float) -> CameraOrder:
@@ -316,6 +316,10 @@ class Camera:
 
     def _named(self, what: str) -> str:
         return f"camera {self._options.shown}: {what}"
+
+
+def _none_within(seconds: float) -> CameraError:
+    return CameraError(f"the camera took no picture within {seconds * 1e3:.0f} ms")
 
 
 def _quoted(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +11,7 @@ from station.errors import GateError
 from station.gates.relay import FAULT, LCUS, RelayGate
 from station.health import Health
 from station.types import Answer, Verdict
+from tests.looping import running
 from tests.ports import FakePort
 from tests.waiting import until
 
@@ -47,16 +47,9 @@ class Desk:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        loop = threading.Thread(target=self.gate.run, args=(stop,))
-        loop.start()
-        try:
+        with running(self.gate.run):
             until(self.opened)
             yield
-        finally:
-            stop.set()
-            loop.join(30)
-            assert not loop.is_alive()
 
     def opened(self) -> bool:
         return bool(self.port.sent) and self.port.sent[-1] == LCUS.off and self.gate._safe is None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from station.errors import GateError
 from station.gates.serial import SerialGate, Texts, Times
 from station.types import Answer, Trigger, Verdict
+from tests.looping import running
 from tests.plc import Plc
 from tests.ports import FakePort, Open
 from tests.waiting import until
@@ -45,17 +45,8 @@ class Desk:
             monotonic=lambda: self.now_s,
         )
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        loop = threading.Thread(target=self.gate.run, args=(stop,))
-        loop.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            loop.join(30)
-            assert not loop.is_alive()
+    def running(self) -> AbstractContextManager[None]:
+        return running(self.gate.run)
 
     def sent(self) -> list[str]:
         return [one.decode().rstrip("\r") for one in self.port.sent]
