@@ -35,7 +35,7 @@ def main() -> None:
     train.allow_missing_torchvision()
     from ultralytics import YOLO
 
-    model = YOLO(train.PAIR_LAYERS if options.pair else train.architecture(options.out.parent)).model.eval()
+    model = YOLO(train.layers(pairs=options.pair)).model.eval()
     model.names = dict(enumerate(deeppcb.CLASSES))
     layers = dict(model.named_modules())
     for path, (weights, bias) in convolutions(options.model).items():
@@ -73,7 +73,7 @@ def convolutions(model: Path) -> dict[str, tuple[Array, Array]]:
     return {
         _in_torch(node.name): (number(node.input[1]), number(node.input[2]))
         for node in graph.node
-        if node.op_type == "Conv"
+        if node.op_type == "Conv" and len(node.input) > 2  # without a bias: the sum over a distribution, never learned
     }
 
 

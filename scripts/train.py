@@ -30,14 +30,13 @@ from rich.progress import track
 os.environ.setdefault("YOLO_OFFLINE", "True")  # ultralytics must not look outside
 os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 
-# yolo11n with ReLU: the same layers, but onnxruntime and OpenVINO fuse ReLU into the convolution, and it survives int8.
-ACTIVATION = "activation: torch.nn.ReLU()\n"
-PAIR_LAYERS = Path(__file__).parent / "networks" / "pair.yaml"
+NETWORKS = Path(__file__).parent / "networks"
 
 CALIBRATION_EVERY = 13  # boards of the training part: 65 of 839
 
-# One defect-free template in ten joins the training part: boards without a label must come out empty.
-TEMPLATES_EVERY = 10
+# Defect-free templates join the training part: boards without a label must come out empty. A pair is told so by its own
+# template, and needs few.
+TEMPLATES_EVERY = {"single": 2, "pair": 10}
 
 
 def main() -> None:
@@ -55,7 +54,7 @@ def main() -> None:
         YOLO(last).train(resume=True, trainer=trainer)
     elif not last.exists():
         data = prepare(options.data, out / "data", options.split, pairs=options.pair)
-        model = YOLO(PAIR_LAYERS if options.pair else architecture(out))
+        model = YOLO(layers(pairs=options.pair))
         if options.weights:
             model.load(str(options.weights))
         model.train(
@@ -64,7 +63,7 @@ def main() -> None:
             epochs=options.epochs,
             imgsz=deeppcb.SIZE_PX,
             batch=options.batch,
-            cache="ram" if options.pair else False,
+            cache="ram",
             nbs=options.batch,  # step at every batch: with 839 boards, accumulating to 64 leaves 13 steps an epoch
             device=options.device,
             seed=options.seed,
@@ -77,7 +76,7 @@ def main() -> None:
             amp=options.device != "cpu",
             # The boards are binary and registered: colour and perspective never change; side, place and scale do.
             hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, fliplr=0.5, flipud=0.5, translate=0.1, scale=0.35,
-            mosaic=0.0, close_mosaic=0, cls=1.0 if options.pair else 0.5,
+            mosaic=0.0, close_mosaic=0, cls=1.0,
             project=str(out),
             name="run",
             exist_ok=True,
@@ -134,9 +133,8 @@ def prepare(root: Path, folder: Path, split: str, *, pairs: bool) -> Path:
             found = deeppcb.truths(root / "labels" / f"{name}.txt")
             (labels / f"{name}.txt").write_text(deeppcb.to_yolo(found))
         if part == "train":
-            if pairs:
-                lay_down_synthetic(root, names, images, labels)
-            for name in names[::TEMPLATES_EVERY]:
+            lay_down_synthetic(root, names, images, labels, pairs=pairs)
+            for name in names[:: TEMPLATES_EVERY["pair" if pairs else "single"]]:
                 lay_down(root, images, name, board="templates", pairs=pairs)
     classes = "".join(f"  {number}: {name}\n" for number, name in enumerate(deeppcb.CLASSES))
     data = folder / "deeppcb.yaml"
@@ -154,7 +152,7 @@ def lay_down(root: Path, images: Path, name: str, *, board: str, pairs: bool) ->
         (images / f"{stem}.jpg").symlink_to(root / board / f"{name}.jpg")
 
 
-def lay_down_synthetic(root: Path, names: list[str], images: Path, labels: Path) -> None:
+def lay_down_synthetic(root: Path, names: list[str], images: Path, labels: Path, *, pairs: bool) -> None:
     """Three times as many boards again, with drawn defects, more than half of them on layouts made of two."""
     random = np.random.default_rng(0)
     for number, name in enumerate(track(3 * names, description="drawing defects")):
@@ -163,18 +161,13 @@ def lay_down_synthetic(root: Path, names: list[str], images: Path, labels: Path)
         )
         template = synthetic.layout(one, other, random)
         board, found = synthetic.defective(template, random, defects=int(random.integers(3, 14)))
-        cv2.imwrite(str(images / f"{name}-drawn{number}.png"), deeppcb.pair(board, template))
+        cv2.imwrite(str(images / f"{name}-drawn{number}.png"), deeppcb.pair(board, template) if pairs else board)
         (labels / f"{name}-drawn{number}.txt").write_text(deeppcb.to_yolo(found))
 
 
-def architecture(out: Path) -> str:
-    """Writes ultralytics' own yolo11 layers with ReLU as the activation; the name selects the nano scale."""
-    from ultralytics.utils import ROOT
-
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "yolo11n-relu.yaml"
-    path.write_text(ACTIVATION + (ROOT / "cfg/models/11/yolo11.yaml").read_text())
-    return str(path)
+def layers(*, pairs: bool) -> Path:
+    """The network, in ultralytics' model format."""
+    return NETWORKS / ("pair.yaml" if pairs else "single.yaml")
 
 
 def averaged(trained: Path, earlier: Path, target: Path) -> Path:
@@ -204,8 +197,9 @@ def export(weights: Path, target: Path, *, pairs: bool) -> None:
     network = onnx.load(made)
     for entry in network.metadata_props:
         if entry.key == "description":  # ultralytics writes this machine's paths there
-            layers = "The layers of scripts/networks/pair.yaml" if pairs else "YOLO11n with ReLU"
-            entry.value = f"{layers}, trained on DeepPCB by scripts/train.py"
+            entry.value = (
+                f"The layers of scripts/networks/{layers(pairs=pairs).name}, trained on DeepPCB by scripts/train.py"
+            )
     if pairs:  # what the three planes are: the station fills them accordingly
         network.metadata_props.add(key="station.input", value="pair")
     onnx.save(network, str(target))

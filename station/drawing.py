@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from station.lettering import Colour, Size, width_px, write
 from station.types import Decision, Defect, Image, Verdict, cut
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 BAR = {
     Verdict.PASS: (60, 130, 30),
@@ -22,9 +22,8 @@ COUNTS, BELOW, HIDDEN = (60, 60, 255), (0, 200, 255), (190, 190, 190)
 
 # Defects do not grow with the board: on a big one, labels that did would cover their neighbours.
 MOST_LABEL_PX = 36
+CAPITAL = 0.47  # of what is given to a line of text
 CELL_PX = 8  # what is taken is noted in squares of this size
-
-_Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class _Mark:
     right: int
     bottom: int
     text: str
-    colour: _Colour
+    colour: Colour
 
 
 def drawn(image: Image, decision: Decision, *, into: Image | None = None) -> Image:
@@ -65,7 +64,7 @@ def drawn(image: Image, decision: Decision, *, into: Image | None = None) -> Ima
         cv2.rectangle(canvas, corner, opposite, BLACK, thin * 3)
         cv2.rectangle(canvas, corner, opposite, mark.colour, thin)
     canvas[:bar] = BAR[decision.verdict]
-    _text(canvas, f"{decision.verdict.name}  {decision.reason}", (bar // 4, bar - bar // 3), bar, WHITE)
+    _text(canvas, f"{decision.verdict.name}  {decision.reason}", (bar // 4, bar - bar // 3), bar, BAR[decision.verdict])
     return canvas
 
 
@@ -77,18 +76,17 @@ def _marks(decision: Decision, canvas: Image, bar: int) -> Iterator[_Mark]:
         yield _mark(hidden.defect, canvas, bar, HIDDEN)
 
 
-def _mark(defect: Defect, canvas: Image, bar: int, colour: _Colour) -> _Mark:
+def _mark(defect: Defect, canvas: Image, bar: int, colour: Colour) -> _Mark:
     most_x, most_y, box = canvas.shape[1] - 1, canvas.shape[0] - bar - 1, defect.box
     left, right = _px(box.x, most_x), _px(box.x + box.width, most_x)
     top, bottom = bar + _px(box.y, most_y), bar + _px(box.y + box.height, most_y)
-    return _Mark(left, top, right, bottom, _plain(f"{defect.label} {cut(defect.confidence, 2):.2f}"), colour)
+    return _Mark(left, top, right, bottom, f"{defect.label} {cut(defect.confidence, 2):.2f}", colour)
 
 
 def _label(canvas: Image, mark: _Mark, taken: NDArray[np.bool_], *, bar: int, label_px: int) -> None:
     """Above the box, below it, right or left of it, wherever nothing is yet; else above, or below where the bar is."""
-    scale, thin, gap = label_px / 48, max(1, label_px // 24), label_px // 4
-    (width, height), below = cv2.getTextSize(mark.text, FONT, scale, thin)
-    height += below
+    size, gap = _letters(label_px), label_px // 4
+    width, height = width_px(mark.text, size), size.above_px + size.below_px
     inside = max(0, min(mark.left, canvas.shape[1] - width))
     places = [
         (inside, mark.top - gap - height),
@@ -104,8 +102,7 @@ def _label(canvas: Image, mark: _Mark, taken: NDArray[np.bool_], *, bar: int, la
             break
     top = min(top, canvas.shape[0] - height)
     _cells(taken, left, top, left + width, top + height)[:] = True
-    cv2.rectangle(canvas, (left, top), (left + width, top + height), BLACK, cv2.FILLED)
-    cv2.putText(canvas, mark.text, (left, top + height - below), FONT, scale, mark.colour, thin)
+    write(canvas, mark.text, (left, top + size.above_px), size, mark.colour, on=BLACK)
 
 
 def _cells(taken: NDArray[np.bool_], left: int, top: int, right: int, bottom: int) -> NDArray[np.bool_]:
@@ -113,16 +110,15 @@ def _cells(taken: NDArray[np.bool_], left: int, top: int, right: int, bottom: in
     return taken[rows, max(0, left) // CELL_PX : max(0, right) // CELL_PX + 1]
 
 
-def _text(canvas: Image, text: str, at: tuple[int, int], bar: int, colour: _Colour) -> None:
+def _text(canvas: Image, text: str, at: tuple[int, int], bar: int, ground: Colour) -> None:
     """Writes *text* with its baseline from *at*, moved so that it lies in the picture."""
-    plain, scale, thin = _plain(text), bar / 48, max(1, bar // 24)
-    (width, _), below = cv2.getTextSize(plain, FONT, scale, thin)
-    left, baseline = max(0, min(at[0], canvas.shape[1] - width)), min(at[1], canvas.shape[0] - below)
-    cv2.putText(canvas, plain, (left, baseline), FONT, scale, colour, thin)
+    size = _letters(bar)
+    left = max(0, min(at[0], canvas.shape[1] - width_px(text, size)))
+    write(canvas, text, (left, min(at[1], canvas.shape[0] - size.below_px)), size, WHITE, on=ground)
 
 
-def _plain(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
+def _letters(line_px: int) -> Size:
+    return Size(round(CAPITAL * line_px), max(1, line_px // 18))
 
 
 def _bar_px(width: int) -> int:

@@ -24,6 +24,7 @@ HOMES = {
     "cv2": {
         "picture",
         "drawing",
+        "lettering",
         "evidence",
         "commands.inspect",
         "commands.capture",

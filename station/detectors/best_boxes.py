@@ -27,8 +27,8 @@ _BEHIND_DFL = frozenset({"Reshape", "Conv", "Slice", "Sub", "Add", "Div", "Conca
 @dataclass(frozen=True, slots=True)
 class _Head:
     """
-    The end of a YOLO, by names of tensors: *boxes* (1 x 4R x N, the distributions) and *scores* (1 x C x N, before the
-    sigmoid); *after* is what is made of them, up to the output.
+    The end of a YOLO, by names of tensors: *boxes* (1 x 4R x N, or 1 x 4R x rows x columns: the distributions) and
+    *scores* (1 x C x N, before the sigmoid); *after* is what is made of them, up to the output.
     """
 
     boxes: str
@@ -59,17 +59,19 @@ def keep_best(model: ModelProto, *, most: int = MOST) -> ModelProto:
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
-    def gather(name: str, *, axis: int) -> NodeProto:
-        return helper.make_node("Gather", [name, _AT], [f"{name}.best"], f"station.gather.{name}", axis=axis)
+    def gather(name: str, *, axis: int, whole: str | None = None) -> NodeProto:
+        return helper.make_node("Gather", [whole or name, _AT], [f"{name}.best"], f"station.gather.{name}", axis=axis)
 
-    best, at = "station.best", "station.best_at_in_rows"
+    best, at, boxes = "station.best", "station.best_at_in_rows", "station.boxes"
     inserted = [
         _maximum(
             head.scores, best, axes=None if _opset(model) < AXES_BECAME_AN_INPUT else constant("station.axes", [1])
         ),
         helper.make_node("TopK", [best, constant("station.most", [most])], ["station.best_scores", at], "station.top"),
         helper.make_node("Reshape", [at, constant("station.flat", [-1])], [_AT], "station.at"),
-        gather(head.boxes, axis=2),
+        # A head of one grid comes as rows and columns: its way to a list is merged into the one behind it.
+        helper.make_node("Reshape", [head.boxes, constant("station.listed", [1, -1, head.candidates])], [boxes], boxes),
+        gather(head.boxes, axis=2, whole=boxes),
         gather(head.scores, axis=2),
     ]
     renewed = {head.boxes, head.scores}

@@ -75,7 +75,7 @@ def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32
                 nodes_to_exclude=sorted(tail(loaded.graph)),
             )
         except errors as error:
-            if batches.count < FEWEST:
+            if batches.ended and batches.count < FEWEST:
                 raise ModelError(_too_few(batches.count)) from None
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(f"{model} cannot be quantised: {first}") from None
@@ -139,10 +139,12 @@ class _Batches:
         self._name = name
         self._left = iter(tensors)
         self.count = 0
+        self.ended = False
 
     def get_next(self) -> dict[str, Any] | None:
         tensor = next(self._left, None)
         if tensor is None:
+            self.ended = True
             return None
         self.count += 1
         return {self._name: tensor}

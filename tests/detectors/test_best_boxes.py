@@ -19,12 +19,13 @@ CANDIDATES = CELLS * CELLS
 
 
 def head(
-    *, opset: int = 17, as_nodes: bool = False, last: str = "Sigmoid", softmax: str = "Softmax"
+    *, opset: int = 17, as_nodes: bool = False, merged: bool = False, last: str = "Sigmoid", softmax: str = "Softmax"
 ) -> onnx.ModelProto:
     """
     The head of a YOLO11 in small, as ultralytics exports it: one grid, three classes, four distances a side.
 
-    *as_nodes*: numbers are nodes, as in an export that nobody simplified.
+    *as_nodes*: numbers are nodes, as in an export that nobody simplified. *merged*: as in one that was, where a single
+    grid is made into a list and into sides in one step.
     """
     rng = np.random.default_rng(0)
     numbers: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
@@ -64,6 +65,9 @@ def head(
         helper.make_node(last, ["scores"], ["probabilities"], "last"),
         helper.make_node("Concat", ["px", "probabilities"], ["output0"], "end", axis=1),
     ]
+    if merged:
+        nodes = [node for node in nodes if node.name != "boxes"]
+        next(node for node in nodes if node.name == "sides").input[0] = "b4"
     tensors = [numpy_helper.from_array(value, name) for name, value in numbers.items()]
     if as_nodes:
         nodes = [helper.make_node("Constant", [], [one.name], one.name, value=one) for one in tensors] + nodes
@@ -82,10 +86,11 @@ def answer(model: onnx.ModelProto) -> NDArray[np.float32]:
     return np.asarray(session.run(None, {"images": picture})[0][0].T, np.float32)
 
 
+@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("as_nodes", [False, True])
 @pytest.mark.parametrize("opset", [13, 17, 18])
-def test_the_best_candidates_keep_their_boxes_and_all_their_scores(opset: int, as_nodes: bool) -> None:
-    model = head(opset=opset, as_nodes=as_nodes)
+def test_the_best_candidates_keep_their_boxes_and_all_their_scores(opset: int, as_nodes: bool, merged: bool) -> None:
+    model = head(opset=opset, as_nodes=as_nodes, merged=merged)
     changed = keep_best(model, most=50)
     before, after = answer(model), answer(changed)
     assert after.shape == (50, 4 + CLASSES)
