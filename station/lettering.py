@@ -50,7 +50,7 @@ class Size:
     @property
     def below_px(self) -> int:
         """What it takes below that."""
-        return round(DESCENT * self.units_px) + self.thick_px + 1
+        return round(DESCENT * self.units_px) + self.thick_px + 2
 
     @property
     def units_px(self) -> float:
