@@ -104,6 +104,12 @@ def test_what_cannot_be_quantised_says_what_to_do(tmp_path: Path) -> None:
         quantize(target, tmp_path / "again.onnx", calibration=pictures())
 
 
+def test_what_is_wrong_is_said_and_not_that_there_were_few_pictures(tmp_path: Path) -> None:
+    odd = (np.zeros((1, 3, 7, 7, 7), np.float32) for _ in range(16))
+    with pytest.raises(ModelError, match="cannot be quantised: "):
+        quantize(network(tmp_path / "m.onnx"), tmp_path / "q.onnx", calibration=odd)
+
+
 def test_without_onnx_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ModelError, match=r"bin/pip install 'onnx"):
