@@ -18,7 +18,7 @@ from station.detectors.tiles import MIN_OVERLAP_PX, USUAL_OVERLAP, Window, is_bi
 from station.errors import DetectorError, ModelError
 from station.types import Defect, Image, ModelInfo
 
-BATCH = 4  # tiles at a time, where the network takes any number
+BATCH = 4  # tiles at a time, where the network takes and answers any number
 
 
 class Registered(Protocol):
@@ -99,6 +99,9 @@ class NetworkDetector:
         self._layout = self._find_layout()
         rows = network.output_shape[2 if self._layout is Layout.ROWS else 1]
         self._most_rows = MAX_DETECTIONS if rows is None else rows
+        # Exports with NMS do that for as many pictures as they were made for, mostly one, and say of more that nothing
+        # is there, whatever batch they take. On processors a batch gains nothing.
+        self._batch = network.input.batch or (1 if self._layout is Layout.FINAL else BATCH)
         self._tile_px, self._overlap_px = self._tile_size(tiling)
         self._windows: tuple[Window, ...] = ()
 
@@ -201,7 +204,7 @@ class NetworkDetector:
             placement = fill(desk.one, windows[0], 0)
             return self._read(self._network.run(desk.one.tensor, half=self._on_half), placement)
         if desk.many is None:
-            desk.many = self._letterbox(self._network.input.batch or BATCH)
+            desk.many = self._letterbox(self._batch)
         found: list[list[Defect]] = []
         for first in range(0, len(windows), len(desk.many.tensor)):
             together = windows[first : first + len(desk.many.tensor)]
