@@ -402,6 +402,18 @@ class Unrolled(Counting):
         return answer
 
 
+def test_an_rt_detr_that_keeps_fewer_rows_is_full_by_these_also_where_its_file_leaves_their_number_open(
+    tmp_path: Path,
+) -> None:
+    """As an export with max_det=20 and dynamic=True does."""
+    vias = columns(*[(0.1 + number / 100, 0.5, 0.05, 0.05, 0.9, 0) for number in range(20)])
+    path = save(tmp_path / "m.onnx", vias, metadata={"head": "RTDETRDecoder"})
+    network = Counting(open_network(path, backend="onnxruntime", threads=1))
+    network.output_shape = (None, None, 6)
+    with pytest.raises(DetectorError, match="gives 20 detections at most"):
+        NetworkDetector(network, name="m", confidence=0.25, iou=0.45).detect(grey())
+
+
 def test_an_export_with_nms_which_answers_to_one_picture_alone_is_given_no_more(tmp_path: Path) -> None:
     network = Unrolled(open_network(save_seeing(tmp_path / "m.onnx", batch="batch"), backend="onnxruntime", threads=1))
     tiled = NetworkDetector(network, name="m", confidence=0.25, iou=0.45, tiling=Tiling())
