@@ -17,7 +17,7 @@ from pathlib import Path
 from station.class_names import class_names
 from station.detectors.metric import Hits, Marked, by_coco50, match
 from station.errors import LabelsError
-from station.picture import decode, look
+from station.picture import DEEP_BITS, decode, look
 from station.types import Defect, Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -48,7 +48,8 @@ class LabelledBoard:
     """
     One board: its name (path below ``images`` without suffix), its picture, and its defects in their layout.
 
-    *names*: what its classes are called; None: as the model's labels, in their order.
+    *names*: what its classes are called; None: as the model's labels, in their order. *depth_bits*: how many of 16 bits
+    its picture uses.
     """
 
     name: str
@@ -56,6 +57,7 @@ class LabelledBoard:
     rows: tuple[Row, ...]
     layout: Layout
     names: Mapping[int, str] | None = None
+    depth_bits: int = DEEP_BITS
 
     def marked(self, number: int, *, height_px: int, width_px: int) -> list[Marked]:
         """Its defects as boxes of image *number*, in pixels of a picture of that size."""
@@ -63,7 +65,7 @@ class LabelledBoard:
         return [Marked(number, r.class_id, r.x1 * across, r.y1 * down, r.x2 * across, r.y2 * down) for r in self.rows]
 
 
-def read_labelled(root: Path, *, split: str = "all") -> list[LabelledBoard]:
+def read_labelled(root: Path, *, split: str = "all", depth_bits: int = DEEP_BITS) -> list[LabelledBoard]:
     """
     The boards of *root* in the order of their names; *split* "all", or a part: ``SPLIT.txt`` or ``images/SPLIT``.
 
@@ -77,18 +79,18 @@ def read_labelled(root: Path, *, split: str = "all") -> list[LabelledBoard]:
     layout = _layout(lines, labels)
     names = _names(root / NAMES) if layout is Layout.YOLO else None
     return [
-        LabelledBoard(name, picture, tuple(_row(one, layout) for one in lines.get(name, ())), layout, names)
+        LabelledBoard(name, picture, tuple(_row(one, layout) for one in lines.get(name, ())), layout, names, depth_bits)
         for name, picture in pictures.items()
     ]
 
 
-def load(path: Path) -> Image:
+def load(path: Path, *, depth_bits: int = DEEP_BITS) -> Image:
     """The picture at *path*, H x W x 3 uint8 BGR. Raises LabelsError saying why it cannot be had."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise LabelsError(f"{path} cannot be read: {error.strerror}") from None
-    image = decode(data) if look(data).flaw is None else None
+    image = decode(data, depth_bits=depth_bits) if look(data).flaw is None else None
     if image is None:
         raise LabelsError(f"{path} is no whole picture: {look(data).flaw or 'the decoder refuses it'}")
     return image
@@ -121,7 +123,7 @@ def hits_by_label(
     found: list[Marked] = []
     truths: list[Marked] = []
     for number, board in enumerate(boards):
-        image = load(board.picture)
+        image = load(board.picture, depth_bits=board.depth_bits)
         height_px, width_px = image.shape[:2]
         found += as_marked(detect(image), number, labels)
         truths += board.marked(number, height_px=height_px, width_px=width_px)

@@ -21,6 +21,7 @@ _WANTED = frozenset(
     | {_SUBFILE, _EXTRA, _FORMAT, *(tag for pair in _PARTS for tag in pair)}
 )
 _MOST_PARTS = 1 << 20  # 16 x 16 pixels each make 268 million
+_MOST_COPIES = 30  # each has half of the last one's sides, or is its mask; a file must not keep us busy with more
 _NEXT = 0  # no tag: where the next directory is
 _WHITE_IS_ZERO, _PLAIN_COLOURS = 0, frozenset({0, 1, 2, 3, 6})  # grey either way, RGB, palette, YCbCr
 
@@ -67,8 +68,7 @@ def walk_tiff(data: bytes) -> Header:
     big = int.from_bytes(data[2:4], "little" if order == "<" else "big") == 43
     try:
         fields = _fields(data, order, big=big)
-        (following,) = fields[_NEXT]
-        second = _fields(data, order, big=big, directory=following) if following else {}
+        odd_others = _odd_others(_others(data, order, big=big, first=fields))
     except struct.error:
         raise FlawError("truncated, its directory lies beyond its end") from None
     parts = [(offset, count) for pair in _PARTS for offset, count in _pairs(fields, *pair)]
@@ -85,7 +85,7 @@ def walk_tiff(data: bytes) -> Header:
         alpha=_first(fields, _CHANNELS, 1) == 4,
         # By the file (1: associated; 0, which says nothing, is read as that) or by libtiff, which does so with 8 bits.
         premultiplied=bits <= 8 or _first(fields, _EXTRA, 0) != 2,
-        odd=_odd_first(fields, bits) or _odd_compression(fields) or _odd_second(second),
+        odd=_odd_first(fields, bits) or _odd_compression(fields) or odd_others,
     )
 
 
@@ -152,9 +152,22 @@ def _odd_compression(fields: _Fields) -> str | None:
     return None
 
 
-def _odd_second(fields: _Fields) -> str | None:
-    """A second picture in the file is fine as a reduced copy or a mask of the first; another one would not be seen."""
-    return "more than one page: save each as a file" if fields and not _first(fields, _SUBFILE, 0) & 5 else None
+def _others(data: bytes, order: str, *, big: bool, first: _Fields) -> Iterator[_Fields]:
+    """The directories behind the *first* one, once each. Raises struct.error as ``_fields`` does."""
+    (at,) = first[_NEXT]
+    seen = set[int]()
+    while at and at not in seen:
+        seen.add(at)
+        fields = _fields(data, order, big=big, directory=at)
+        yield fields
+        (at,) = fields[_NEXT]
+
+
+def _odd_others(others: Iterator[_Fields]) -> str | None:
+    """Others in the file are fine as reduced copies or masks of the first; another picture would not be seen."""
+    if any(number == _MOST_COPIES or not _first(one, _SUBFILE, 0) & 5 for number, one in enumerate(others)):
+        return "more than one page: save each as a file"
+    return None
 
 
 def _first(fields: _Fields, tag: int, absent: int) -> int:

@@ -141,11 +141,19 @@ def _riff(kind: bytes, body: bytes) -> bytes:
 # --- TIFF
 
 
-def tiff(samples: Samples, *, colours: int, second: dict[int, int] | None = None, **tags: Any) -> bytes:
+def tiff(
+    samples: Samples,
+    *,
+    colours: int,
+    second: dict[int, int] | None = None,
+    more: Sequence[dict[int, int]] = (),
+    **tags: Any,
+) -> bytes:
     """
     One strip of *samples* (height x width x channels, RGB), little-endian; *colours*: its photometric interpretation.
 
-    *tags* are ``t338=2`` and the like, ints or tuples. *second*: the directory of another picture, of the same pixels.
+    *tags* are ``t338=2`` and the like, ints or tuples. *second*: the directory of another picture, of the same pixels,
+    and *more* of further ones.
     """
     height, width, channels = samples.shape
     pixels = samples.tobytes()
@@ -153,9 +161,11 @@ def tiff(samples: Samples, *, colours: int, second: dict[int, int] | None = None
     fields: dict[int, Any] = {256: width, 257: height, 258: (samples.itemsize * 8,) * channels, 259: 1, 262: colours}
     fields |= {273: 8, 277: channels, 278: height, 279: len(pixels), **given}
     at = 8 + len(pixels)
-    first = _directory(fields, at, following=second is not None)
-    others = b"" if second is None else _directory(fields | second, at + len(first), following=False)
-    return b"II*\0" + struct.pack("<I", at) + pixels + first + others
+    pages = [fields, *(fields | one for one in ([] if second is None else [second, *more]))]
+    directories = b""
+    for number, page in enumerate(pages, 1):
+        directories += _directory(page, at + len(directories), following=number < len(pages))
+    return b"II*\0" + struct.pack("<I", at) + pixels + directories
 
 
 def _directory(fields: dict[int, Any], at: int, *, following: bool) -> bytes:

@@ -303,6 +303,28 @@ def test_a_reduced_copy_or_a_mask_is_no_second_page(subfile: int) -> None:
     assert np.array_equal(seen(data), board())
 
 
+def test_a_page_behind_a_reduced_copy_is_a_second_page() -> None:
+    """As microscopes write stacks: each picture is followed by its thumbnail."""
+    thumbnail = {254: 1}
+    data = tiff(rgb(board()), colours=2, second=thumbnail, more=[{}, thumbnail])
+    assert look(data).odd == "TIFF with more than one page: save each as a file"
+    assert decode(data) is None
+
+
+@pytest.mark.parametrize(("copies", "odd"), [(29, False), (5000, True)])
+def test_reduced_copies_are_looked_through_while_there_are_as_many_as_a_picture_has(copies: int, odd: bool) -> None:
+    data = tiff(rgb(board()), colours=2, second={254: 1}, more=[{254: 1}] * copies)
+    assert (look(data).odd is not None) is odd
+
+
+def test_a_tiff_whose_directories_lead_in_a_circle_is_looked_through_once() -> None:
+    data = bytearray(tiff(rgb(board()), colours=2, second={254: 1}))
+    first = struct.unpack_from("<I", data, 4)[0]
+    second = struct.unpack_from("<I", data, first + 2 + 12 * struct.unpack_from("<H", data, first)[0])[0]
+    struct.pack_into("<I", data, second + 2 + 12 * struct.unpack_from("<H", data, second)[0], second)
+    assert look(bytes(data)).odd is None
+
+
 def test_a_tiff_whose_second_directory_is_not_written_yet_is_not_whole() -> None:
     data = tiff(rgb(board()), colours=2, second={254: 1})
     for length in range(len(data)):

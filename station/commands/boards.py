@@ -34,14 +34,21 @@ class Boards:
         return [one for one in self.all if one.rows]
 
     def candidates(self) -> list[Candidate]:
-        return [Candidate(one.picture, bool(one.rows), self.templates.get(Path(one.name).name)) for one in self.all]
+        return [
+            Candidate(one.picture, bool(one.rows), self.templates.get(Path(one.name).name), one.depth_bits)
+            for one in self.all
+        ]
 
 
-def boards_of(root: Path, *, most: int = MOST) -> Boards:
-    """The labelled boards of *root*, at most *most* of them. Raises LabelsError."""
-    boards = read_labelled(root)
+def boards_of(root: Path, *, depth_bits: int, most: int = MOST) -> Boards:
+    """
+    The labelled boards of *root*, at most *most* of them. Raises LabelsError.
+
+    *depth_bits*: how many of 16 bits their pictures use: a model is judged by what the line would show it.
+    """
+    boards = read_labelled(root, depth_bits=depth_bits)
     templates = sorted(one for one in (root / "templates").glob("*") if one.suffix.lower() in SUFFIXES)
-    good = [LabelledBoard(f"templates/{one.stem}", one, (), Layout.YOLO) for one in templates]
+    good = [LabelledBoard(f"templates/{one.stem}", one, (), Layout.YOLO, depth_bits=depth_bits) for one in templates]
     if not any(one.rows for one in boards):
         raise LabelsError(f"no board of {root} is labelled with a defect: a model cannot be judged by good ones alone")
     return Boards((*_spread(boards, most), *_spread(good, most // 2)), {one.stem: one for one in templates})

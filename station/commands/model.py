@@ -30,7 +30,7 @@ from station.errors import ModelError
 from station.events import utc_text
 from station.labelled import load
 from station.model_choice import floor_of, onnx_of, run_self_test, seeing_all
-from station.parts import build_detector, model_store
+from station.parts import build_detector, depth_bits, model_store
 from station.types import Detector, Image
 
 RUNS = 10  # of which the median is the model's timing
@@ -55,7 +55,7 @@ def import_model(
     store = model_store(settings)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).lstrip("._-")
     store.check_free(name)
-    boards = None if images is None else boards_of(images)
+    boards = None if images is None else boards_of(images, depth_bits=depth_bits(settings))
     with tempfile.TemporaryDirectory(prefix="station-import-") as folder:
         onnx, facts = _as_onnx(settings, file, Path(folder), boards=boards, trusted=trusted, console=console)
         model = ModelFile(onnx, name, _sha256(onnx))
@@ -225,7 +225,7 @@ def _lock(detector: Detector, boards: Boards | None, thresholds: dict[str, float
 def _picture(boards: Boards | None, size_px: tuple[int, int]) -> Image:
     """What a model is timed on: a board of its own, or a sample at its own size, so that nothing is scaled."""
     if boards is not None:
-        return load(boards.all[0].picture)
+        return load(boards.all[0].picture, depth_bits=boards.all[0].depth_bits)
     return selftest.sample_of_size(*size_px)
 
 

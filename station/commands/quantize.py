@@ -32,7 +32,7 @@ from station.errors import DetectorError, LabelsError, ModelError
 from station.events import utc_text
 from station.labelled import LabelledBoard, as_marked, load
 from station.model_choice import floor_of, run_self_test, seeing_all
-from station.parts import build_detector, model_store
+from station.parts import build_detector, depth_bits, model_store
 from station.types import Defect, Image
 
 CALIBRATION = 100  # pictures: with 48 or 300 the mAP on DeepPCB is the same to a tenth of a point
@@ -90,7 +90,8 @@ def quantize_model(
     original = find_model(name, store=store)
     target = as_name or f"{original.name}-int8"
     store.check_free(target)
-    labelled, pictures = _boards(images)
+    deep = depth_bits(settings)
+    labelled, pictures = _boards(images, deep)
     before = build_detector(seeing_all(settings), original)
     if before.paired:
         raise ModelError(
@@ -100,14 +101,14 @@ def quantize_model(
     with tempfile.TemporaryDirectory(prefix="station-quantize-") as folder:
         made = Path(folder) / "model.onnx"
         calibration = _spread(pictures, CALIBRATION)
-        quantize(original.path, made, calibration=_tensors(calibration, before.input_size))
+        quantize(original.path, made, calibration=_tensors(calibration, deep, before.input_size))
         file = ModelFile(made, target, sha256_of(made))
         after = build_detector(seeing_all(settings), file)
         thresholds = _thresholds(settings, store, original, before.labels)
         accuracy = (
             _by_labels(before, after, _others(labelled, calibration), thresholds)
             if labelled
-            else _by_agreement(before, after, _others_of(pictures, calibration), thresholds)
+            else _by_agreement(before, after, _others_of(pictures, calibration), deep, thresholds)
         )
         figures = f"{accuracy.before:.3f} before, {accuracy.after:.3f} after"
         console.print(plain(f"{accuracy.measure} on {accuracy.boards} boards: {figures}"))
@@ -150,12 +151,12 @@ def quantize_model(
     console.print(plain(f"{target} is in the store. Use it with: station model use {target}"))
 
 
-def _boards(images: Path) -> tuple[list[LabelledBoard], list[Path]]:
-    """Labelled boards, none where nobody has labelled any, and all pictures."""
+def _boards(images: Path, deep: int) -> tuple[list[LabelledBoard], list[Path]]:
+    """Labelled boards, none where nobody has labelled any, and all pictures, which use *deep* of 16 bits."""
     pictures = pictures_of(images)
     if not (images / "labels").is_dir():
         return [], pictures
-    labelled = list(boards_of(images).all)
+    labelled = list(boards_of(images, depth_bits=deep).all)
     return labelled, [one.picture for one in labelled]
 
 
@@ -173,10 +174,10 @@ def _others_of(pictures: Sequence[Path], calibration: Sequence[Path]) -> list[Pa
     return _spread(rest if len(rest) >= FEW // 2 else pictures, 2 * CALIBRATION)
 
 
-def _tensors(pictures: Sequence[Path], size_px: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+def _tensors(pictures: Sequence[Path], deep: int, size_px: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
     box = Letterbox(height=size_px[0], width=size_px[1], dtype=np.float32)
     for picture in track(pictures, description="calibrating", console=Console(stderr=True)):
-        box.fill(load(picture))
+        box.fill(load(picture, depth_bits=deep))
         yield np.asarray(box.tensor, np.float32).copy()
 
 
@@ -207,13 +208,17 @@ def _by_labels(
 
 
 def _by_agreement(
-    before: NetworkDetector, after: NetworkDetector, pictures: Sequence[Path], thresholds: Mapping[str, float]
+    before: NetworkDetector,
+    after: NetworkDetector,
+    pictures: Sequence[Path],
+    deep: int,
+    thresholds: Mapping[str, float],
 ) -> Accuracy:
     """How many of the original's defects the copy finds, and the other way round, as an F-score; the original has 1."""
     labels = before.labels
     was, now = list[Marked](), list[Marked]()
     for number, picture in enumerate(track(pictures, description="comparing", console=Console(stderr=True))):
-        image = load(picture)
+        image = load(picture, depth_bits=deep)
         was += as_marked(_detect(before, image), number, labels)
         now += as_marked(_detect(after, image), number, labels)
     truths = [one for one in was if one.score >= SURE]

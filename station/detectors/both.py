@@ -61,11 +61,13 @@ def unite(network: Sequence[Defect], golden: Sequence[Defect], *, recipe: Recipe
     """Both lists as one: what is in both once, marked *found_by*, and as told by whom it counts for."""
     alone = list(golden)
     united: list[Defect] = []
+    told_so: list[Defect] = []  # a network tells one box under each label that it may have: the golden board's is one
     for one in network:
         same = [other for other in golden if _is_same(one.box, other.box)]
         alone = [other for other in alone if other not in same]
-        surest = max((other for other in same if _counts(other, recipe)), key=_confidence, default=one)
-        told = one if _counts(one, recipe) else surest
+        counting = [other for other in same if other not in told_so and _counts(other, recipe)]
+        told = one if _counts(one, recipe) else max(counting, key=_confidence, default=one)
+        told_so.append(told)
         united.append(replace(told, found_by=found_by) if same else one)
     return united + alone
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from station.errors import ModelError
+from station.picture import DEEP_BITS
 
 SCHEMA = "station.model/1"
 USUAL_THRESHOLD = 0.5  # the recipe's own default
@@ -22,6 +23,7 @@ class KnownBoard:
 
     *file* is its name in the model's ``selftest`` folder, *verdict* "pass" or "fail"; *label* and *confidence* are of
     the strongest defect that counted, None and 0 where none did. *template* is beside it, for a model that compares.
+    *depth_bits*: how many of 16 bits these pictures use.
     """
 
     file: str
@@ -31,6 +33,7 @@ class KnownBoard:
     confidence: float
     template: str | None = None
     template_sha256: str = ""
+    depth_bits: int = DEEP_BITS
 
     def pictures(self) -> list[tuple[str, str]]:
         """(file, sha256) of all that is kept of it."""

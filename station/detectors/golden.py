@@ -31,7 +31,8 @@ FINE_REACH_PX = 2
 STILL = 0.1  # grey levels of mean difference that a cell must gain for each pixel by which it moves
 STEP = 0.35  # of the template's contrast: a smaller difference is none
 MIN_STEP = 24.0  # grey levels; cameras' noise stays below
-THICK_PX = 2.15  # mean thickness, beyond the tolerated edge, that has the confidence 0.5
+THICK_PX = 2.15  # thickness, beyond the tolerated edge, that has the confidence 0.5
+PART_PX = 16  # of a longer difference the thickest stretch counts: a thread beside it must not make a defect thinner
 MIN_PIXELS = 4
 PAD_PX = 9  # around what differs: the habit of DeepPCB's labels, and what a person needs to see it
 
@@ -44,9 +45,9 @@ class GoldenDetector:
     Implements ``types.Detector`` by comparison with *reference*.
 
     Labels are ``darker`` and ``brighter``, than the template: it sees that something differs, where and how much, but
-    not what it is. The confidence grows with the mean thickness of a difference: 0.5 at 2.15 pixels beyond the
-    tolerated edge, 0.75 at twice that; what is below *confidence* is not listed. Raises DetectorError for a board that
-    does not fit the template.
+    not what it is. The confidence grows with the thickness of a difference, in the mean or where it is thickest: 0.5 at
+    2.15 pixels beyond the tolerated edge, 0.75 at twice that; what is below *confidence* is not listed. Raises
+    DetectorError for a board that does not fit the template.
     """
 
     labels = (DARKER, BRIGHTER)
@@ -160,14 +161,23 @@ def _darker(board: Grey, template: Grey, *, step: float, label: str, found_by: s
         x, y, wide, high = cv2.boundingRect(outline)
         inside = np.zeros((high, wide), np.uint8)
         cv2.drawContours(inside, [outline], -1, 255, cv2.FILLED, offset=(-x, -y))
-        pixels = cv2.countNonZero(cv2.bitwise_and(inside, seeds[y : y + high, x : x + wide]))
+        differing = np.asarray(cv2.bitwise_and(inside, seeds[y : y + high, x : x + wide]), np.uint8)
+        pixels = cv2.countNonZero(differing)
         if pixels < MIN_PIXELS:
             continue
         left, top = max(0, x - PAD_PX), max(0, y - PAD_PX)
         right, bottom = min(width, x + wide + PAD_PX), min(height, y + high + PAD_PX)
-        thickness_px = pixels / max(wide, high)
+        thickness_px = max(pixels / max(wide, high), _densest(differing) / PART_PX)
         box = Box(float(left), float(top), float(right - left), float(bottom - top))
         yield Defect(label, 1 - 0.5 ** (thickness_px / THICK_PX), box, found_by)
+
+
+def _densest(differing: Grey) -> float:
+    """How many pixels of *differing* (0 or 255) a square of PART_PX holds at most; 0 where nothing is longer."""
+    if max(differing.shape) <= PART_PX:
+        return 0.0
+    counts = cv2.boxFilter(differing, cv2.CV_32F, (PART_PX, PART_PX), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return float(counts.max()) / 255
 
 
 def _above(one: Grey, other: Grey, *, step: float) -> Grey:

@@ -233,7 +233,8 @@ def _identity(core: Any, sha256: str, settings: Mapping[str, Any]) -> str:
 
 class _Kept:
     """
-    One compiled model on disk: a line of JSON (*identity*, metadata, sha256 of the rest), and what OpenVINO exported.
+    One compiled model on disk: a line of JSON (*identity*, metadata, sha256 of it and of the rest), and what OpenVINO
+    exported.
 
     OpenVINO's own cache is not used: it looks at names and dates, and reads what is damaged until it crashes.
     """
@@ -255,10 +256,10 @@ class _Kept:
             with self._path.open("rb") as file:
                 head = json.loads(file.readline(1 << 20))
                 blob = file.read()
-            if head["identity"] != self._identity or hashlib.sha256(blob).hexdigest() != head["sha256"]:
+            metadata = {str(key): str(value) for key, value in head["metadata"].items()}
+            if head["identity"] != self._identity or _sha256(metadata, blob) != head["sha256"]:
                 log.info("compiled model made anew", reason="another model, machine or version, or damaged")
                 return None
-            metadata = {str(key): str(value) for key, value in head["metadata"].items()}
             return core.import_model(blob, DEVICE, dict(settings)), metadata
         except FileNotFoundError:
             return None
@@ -275,10 +276,15 @@ class _Kept:
             folder.mkdir(exist_ok=True)
             adopt(folder)
             blob = compiled.export_model().getvalue()
-            head = {"identity": self._identity, "sha256": hashlib.sha256(blob).hexdigest(), "metadata": dict(metadata)}
+            head = {"identity": self._identity, "sha256": _sha256(metadata, blob), "metadata": dict(metadata)}
             replace_file(self._path, json.dumps(head).encode() + b"\n" + blob)
             older = sorted(folder.glob("*.openvino"), key=lambda one: one.stat().st_mtime_ns)
             for one in older[:-KEPT]:
                 one.unlink()
         except SAVE_ERRORS as error:
             log.warning("compiled model not kept", folder=str(folder), reason=first_line(error))
+
+
+def _sha256(metadata: Mapping[str, str], blob: bytes) -> str:
+    """Of both: the metadata has the names of the labels, and a wrong one would be another defect."""
+    return hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode() + b"\n" + blob).hexdigest()

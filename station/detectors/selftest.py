@@ -16,7 +16,7 @@ from station.assets import SAMPLES, expected_verdict
 from station.detectors.card import USUAL_THRESHOLD, Card, KnownBoard
 from station.detectors.reference import Reference
 from station.errors import DetectorError, ModelError
-from station.picture import decode
+from station.picture import DEEP_BITS, decode
 from station.types import Defect, Detector, Image
 
 PASS, FAIL = "pass", "fail"
@@ -48,11 +48,16 @@ class Comparing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A board that somebody has judged, and which may be locked: *bad* if it has a defect; *template*: its own."""
+    """
+    A board that somebody has judged, and which may be locked: *bad* if it has a defect; *template*: its own.
+
+    *depth_bits*: how many of 16 bits these pictures use.
+    """
 
     picture: Path
     bad: bool
     template: Path | None = None
+    depth_bits: int = DEEP_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ def lock(detector: Detector, candidates: Iterable[Candidate], *, threshold: Call
         data = one.picture.read_bytes()
         template = one.template.read_bytes() if beside and one.template is not None else None
         try:
-            found = _detect(detector, data, template)
+            found = _detect(detector, data, template, depth_bits=one.depth_bits)
         except DetectorError:
             continue
         best = _strongest(found, threshold)
@@ -91,7 +96,7 @@ def lock(detector: Detector, candidates: Iterable[Candidate], *, threshold: Call
         if (FAIL if counts else PASS) == expected and clear:
             name = f"{expected}-{len(chosen[expected]) + 1:02d}{one.picture.suffix.lower()}"
             label, confidence = (best.label, best.confidence) if best is not None and counts else (None, 0.0)
-            known = KnownBoard(name, _digest(data), expected, label, round(confidence, 4))
+            known = KnownBoard(name, _digest(data), expected, label, round(confidence, 4), depth_bits=one.depth_bits)
             if template is not None and one.template is not None:
                 file = f"template-{name.rpartition('.')[0]}{one.template.suffix.lower()}"
                 known = replace(known, template=file, template_sha256=_digest(template))
@@ -129,7 +134,7 @@ def self_test(detector: Detector, boards: Sequence[KnownBoard], *, card: Card | 
 
         try:
             board_and_template = [read(*one) for one in board.pictures()]
-            best = _strongest(_detect(detector, *board_and_template), threshold)
+            best = _strongest(_detect(detector, *board_and_template, depth_bits=board.depth_bits), threshold)
         except DetectorError as error:
             raise ModelError(f"the model fails its self-test: {board.file} cannot be judged: {error}") from None
         counts = best is not None and best.confidence >= threshold(best.label)
@@ -197,8 +202,8 @@ def compares(detector: Detector) -> bool:
     return isinstance(detector, Comparing) and detector.paired
 
 
-def _detect(detector: Detector, data: bytes, template: bytes | None = None) -> list[Defect]:
-    image: Image | None = decode(data)
+def _detect(detector: Detector, data: bytes, template: bytes | None = None, *, depth_bits: int) -> list[Defect]:
+    image: Image | None = decode(data, depth_bits=depth_bits)
     if image is None:
         raise DetectorError("its picture cannot be decoded")
     if not isinstance(detector, Comparing):
@@ -207,7 +212,7 @@ def _detect(detector: Detector, data: bytes, template: bytes | None = None) -> l
         return detector.detect_alone(image)
     if template is None:
         return detector.detect(image)
-    beside = decode(template)
+    beside = decode(template, depth_bits=depth_bits)
     if beside is None:
         raise DetectorError("its template cannot be decoded")
     reference = Reference(np.asarray(cv2.cvtColor(beside, cv2.COLOR_BGR2GRAY), np.uint8), name="", sha256="")

@@ -214,13 +214,19 @@ class ModelStore:
             self._write("good.json", {"good": [asdict(one) for one in [good, *others][:REMEMBERED]]})
 
     def converted(self, pt: Path) -> ModelFile | None:
-        """The ONNX that was made of exactly this .pt before; None: it has to be made. Raises ModelError."""
+        """
+        The ONNX that was made of exactly this .pt before; None: it has to be made. Raises ModelError.
+
+        One that is damaged or gone is made again, which overwrites what is there: nobody could import it.
+        """
         folder, sha256 = self.folder / ".converted", _sha256(pt)
         try:
             note = json.loads((folder / f"{sha256}.json").read_text(encoding="utf-8"))
-            return ModelFile(folder / f"{sha256}.onnx", pt.stem, str(note["sha256"]))
+            made = ModelFile(folder / f"{sha256}.onnx", pt.stem, str(note["sha256"]))
+            whole = sha256_of(made.path) == made.sha256
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # it is made again, which overwrites what is there
+            return None
+        return made if whole else None
 
     def keep_converted(self, pt: Path, onnx: Path) -> ModelFile:
         """Moves *onnx*, made of *pt*, to where ``converted`` finds it. Raises ModelError."""

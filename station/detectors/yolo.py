@@ -18,7 +18,7 @@ from station.detectors.tiles import MIN_OVERLAP_PX, USUAL_OVERLAP, Window, is_bi
 from station.errors import DetectorError, ModelError
 from station.types import Defect, Image, ModelInfo
 
-BATCH = 4  # tiles at a time, where the network takes any number
+BATCH = 4  # tiles at a time, where the network takes and answers any number
 
 
 class Registered(Protocol):
@@ -96,9 +96,10 @@ class NetworkDetector:
         )
         self._desks: list[_Desk] = [self._new_desk()]
         self._on_half = False
-        self._layout = self._find_layout()
-        rows = network.output_shape[2 if self._layout is Layout.ROWS else 1]
-        self._most_rows = MAX_DETECTIONS if rows is None else rows
+        self._layout, self._most_rows = self._find_layout()
+        # Exports with NMS do that for as many pictures as they were made for, mostly one, and say of more that nothing
+        # is there, whatever batch they take. On processors a batch gains nothing.
+        self._batch = network.input.batch or (1 if self._layout is Layout.FINAL else BATCH)
         self._tile_px, self._overlap_px = self._tile_size(tiling)
         self._windows: tuple[Window, ...] = ()
 
@@ -201,7 +202,7 @@ class NetworkDetector:
             placement = fill(desk.one, windows[0], 0)
             return self._read(self._network.run(desk.one.tensor, half=self._on_half), placement)
         if desk.many is None:
-            desk.many = self._letterbox(self._network.input.batch or BATCH)
+            desk.many = self._letterbox(self._batch)
         found: list[list[Defect]] = []
         for first in range(0, len(windows), len(desk.many.tensor)):
             together = windows[first : first + len(desk.many.tensor)]
@@ -277,7 +278,8 @@ class NetworkDetector:
         height, width = self.input_size
         return Letterbox(height=height, width=width, dtype=self._network.input.dtype, batch=batch, stretch=self._detr)
 
-    def _find_layout(self) -> Layout:
+    def _find_layout(self) -> tuple[Layout, int]:
+        """What its answers mean, and how many rows they have at most."""
         shape: Sequence[int | None] = self._network.output_shape
         whole = False
         try:
@@ -285,9 +287,12 @@ class NetworkDetector:
             if len(known) != len(shape) or self._detr:  # what the file leaves open the answer to plain grey tells
                 answer = self._network.run(self._desks[0].one.tensor)
                 known, whole = list(answer.shape), bool((answer[..., -1] == np.rint(answer[..., -1])).all())
-            return layout_of(known, len(self.labels), input_size=self.input_size, detr=self._detr, whole=whole)
+            layout = layout_of(known, len(self.labels), input_size=self.input_size, detr=self._detr, whole=whole)
         except (ModelError, DetectorError) as error:
             raise ModelError(f"{self._network.path} cannot be used: {error}; {EXPORT_HINT}") from None
+        # An RT-DETR always gives as many; of others that leave it open the answer to plain grey may be a short one.
+        rows = known[1] if self._detr else shape[2 if layout is Layout.ROWS else 1]
+        return layout, MAX_DETECTIONS if rows is None else rows
 
     def _label(self, kind: int) -> str:
         if not 0 <= kind < len(self.labels):

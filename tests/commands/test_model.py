@@ -22,6 +22,7 @@ from station.detectors.card import sha256_of, write_card
 from station.detectors.store import BUNDLED, PAIRED, ModelStore
 from station.errors import LabelsError, ModelError
 from station.model_choice import ready_detector
+from station.sections import FolderSection
 from tests.daemon import Daemon, ServiceManager, Subscriber, drop, encoded, lasting_broker, picture
 from tests.detectors.models import save, save_seeing
 from tests.waiting import until
@@ -92,6 +93,22 @@ def test_an_imported_model_has_a_card_a_self_test_and_thresholds(
     assert 0.1 < card.thresholds["open"] < 0.9
     assert f'"open" = {card.thresholds["open"]:g}' in capsys.readouterr().out
     assert store.current() == BUNDLED  # importing is not using
+
+
+def test_labelled_boards_of_twelve_bits_are_judged_as_the_line_sees_them_and_so_is_the_self_test_for_ever(
+    settings: Settings, store: ModelStore, tmp_path: Path, boards: Path
+) -> None:
+    for file in (boards / "images").iterdir():
+        shallow = cv2.imread(str(file))
+        assert shallow is not None
+        cv2.imwrite(str(file), shallow.astype(np.uint16) * 16)
+    twelve = settings.model_copy(update={"source": FolderSection(depth_bits=12)})
+    bring(twelve, save_seeing(tmp_path / "tiny.onnx"), "tiny", images=boards)
+    assert 0.1 < store.card("tiny").thresholds["open"] < 0.9
+    assert {one.depth_bits for one in store.card("tiny").boards} == {12}
+    for any_depth in (twelve, settings):
+        use(any_depth, "tiny", quiet())
+        assert chosen(any_depth) == ("tiny", None)
 
 
 def test_a_choice_is_tested_before_it_is_made(

@@ -67,11 +67,12 @@ def save_seeing(
     *,
     size: tuple[int, int] = (64, 64),
     batch: int | str = 1,
+    end_to_end: bool = True,
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """
     An end-to-end network of two rows, of which it needs one: its score is the mean of the red channel, and its x1 that
-    of the blue one.
+    of the blue one. Or one as YOLOv8's: so is the centre's x.
 
     So it shows which channel comes first, and that 255 becomes 1.
     """
@@ -80,7 +81,8 @@ def save_seeing(
         helper.make_node("MatMul", ["means", "weights"], ["row"]),
         helper.make_node("Add", ["row", "corner"], ["moved"]),
         helper.make_node("Unsqueeze", ["moved", "axis"], ["one"]),
-        helper.make_node("Pad", ["one", "beside"], ["output0"]),
+        helper.make_node("Pad", ["one", "beside"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["output0"], perm=[0, 1, 2] if end_to_end else [0, 2, 1]),
     ]
     weights = np.zeros((3, 6), np.float32)
     weights[0, 4] = 1.0
@@ -95,7 +97,7 @@ def save_seeing(
         path,
         nodes,
         constants,
-        [batch, 2, 6],
+        [batch, 2, 6] if end_to_end else [batch, 6, 2],
         kind=TensorProto.FLOAT,
         metadata={"task": "detect", "names": NAMES} | (metadata or {}),
         picture=[batch, 3, *size],

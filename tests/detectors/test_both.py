@@ -80,6 +80,11 @@ def test_two_defects_of_the_network_within_one_difference_stay_two() -> None:
     assert both(two, [golden(0.9, NEAR)]) == [("open", 0.8, "net+golden"), ("short", 0.7, "net+golden")]
 
 
+def test_what_only_the_golden_board_is_sure_of_is_told_once_whatever_labels_the_network_has_for_it() -> None:
+    two = [network(0.55, HERE), network(0.3, HERE, label="open")]
+    assert both(two, [golden(0.9, NEAR)]) == [("darker", 0.9, "net+golden"), ("open", 0.3, "net+golden")]
+
+
 @pytest.mark.parametrize(
     "recipe",
     [

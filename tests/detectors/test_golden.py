@@ -118,6 +118,19 @@ def test_the_larger_a_difference_the_surer_it_is() -> None:
     assert sure[0] < sure[1] < sure[2] < 1
 
 
+@pytest.mark.parametrize("wider_px", [1, 2, 3, 4])
+def test_a_spur_on_a_trace_that_is_too_wide_all_along_is_as_sure_as_one_alone(wider_px: int) -> None:
+    """A long thread joins it: in the mean the two are thin."""
+    template = np.full((640, 640), GAP, np.uint8)
+    for top in range(60, 600, 100):
+        cv2.rectangle(template, (60, top), (580, top + 12), COPPER, cv2.FILLED)
+    board = template.copy()
+    cv2.rectangle(board, (60, 373), (580, 372 + wider_px), COPPER, cv2.FILLED)
+    cv2.rectangle(board, (300, 373), (311, 384), COPPER, cv2.FILLED)
+    found = golden(template, confidence=0.7).detect(photo(board, noise=2.0))
+    assert meets(lone(found).box, 305, 380)
+
+
 def test_what_is_below_the_confidence_is_not_listed_and_the_surest_comes_first() -> None:
     template = layout(9)
     spots = places(template, level=GAP, room_px=16)

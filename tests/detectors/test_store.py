@@ -316,6 +316,11 @@ def test_a_converted_pt_is_found_by_its_own_bytes_alone(store: ModelStore, tmp_p
     assert kept.name == "best"
     assert kept.path.read_bytes() == b"network"
     assert store.converted(pt) == kept == find_model(str(pt), store=store)
+    kept.path.write_bytes(b"netw0rk")
+    assert store.converted(pt) is None, "damaged"
+    kept.path.unlink()
+    assert store.converted(pt) is None, "gone"
+    assert store.keep_converted(pt, onnx) == store.converted(pt) == kept
     pt.write_bytes(b"other weights")
     assert store.converted(pt) is None
     with pytest.raises(ModelError, match="not converted"):

@@ -384,13 +384,42 @@ def test_a_big_picture_is_cut_and_each_tile_is_judged_by_its_own_pixels(detector
 def test_tiles_are_judged_in_batches_of_no_more_than_four(
     tmp_path: Path, batch: int | str, expected: list[int]
 ) -> None:
-    tiled, batches = counting(save_seeing(tmp_path / "m.onnx", batch=batch), Tiling())
+    tiled, batches = counting(save_seeing(tmp_path / "m.onnx", batch=batch, end_to_end=False), Tiling())
     image = np.random.default_rng(1).integers(100, 256, (128, 128, 3)).astype(np.uint8)
     found = tiled.detect(image)
     assert batches == expected
-    single, _ = counting(save_seeing(tmp_path / "one.onnx"), Tiling())
+    single, _ = counting(save_seeing(tmp_path / "one.onnx", end_to_end=False), Tiling())
     assert found == single.detect(image)
     assert found
+
+
+class Unrolled(Counting):
+    """An export with NMS that takes any number of pictures: of its loop over them it kept one turn."""
+
+    def run(self, tensor: Tensor, *, half: bool = False) -> Floats:
+        answer = super().run(tensor, half=half)
+        answer[1:] = 0
+        return answer
+
+
+def test_an_rt_detr_that_keeps_fewer_rows_is_full_by_these_also_where_its_file_leaves_their_number_open(
+    tmp_path: Path,
+) -> None:
+    """As an export with max_det=20 and dynamic=True does."""
+    vias = columns(*[(0.1 + number / 100, 0.5, 0.05, 0.05, 0.9, 0) for number in range(20)])
+    path = save(tmp_path / "m.onnx", vias, metadata={"head": "RTDETRDecoder"})
+    network = Counting(open_network(path, backend="onnxruntime", threads=1))
+    network.output_shape = (None, None, 6)
+    with pytest.raises(DetectorError, match="gives 20 detections at most"):
+        NetworkDetector(network, name="m", confidence=0.25, iou=0.45).detect(grey())
+
+
+def test_an_export_with_nms_which_answers_to_one_picture_alone_is_given_no_more(tmp_path: Path) -> None:
+    network = Unrolled(open_network(save_seeing(tmp_path / "m.onnx", batch="batch"), backend="onnxruntime", threads=1))
+    tiled = NetworkDetector(network, name="m", confidence=0.25, iou=0.45, tiling=Tiling())
+    image = np.zeros((64, 160, 3), np.uint8)
+    image[:, 96:, 2] = 255  # in the last of four tiles
+    assert [round(one.confidence, 2) for one in tiled.detect(image)] == [1.0, 0.5]
 
 
 @pytest.mark.parametrize("tiling", [None, Tiling(size_px=128)])
