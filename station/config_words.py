@@ -21,7 +21,10 @@ LOGIN = re.compile(r"://[^/\s]*@")  # in an address: what we repeat stands in jo
 FORMS = {
     "station.name": "must be letters, digits, . _ - and begin with a letter or digit, e.g. aoi-1",
     "recipe.name": "must be letters, digits, . _ - and begin with a letter or digit, e.g. board-b",
-    "station.topic": "may not hold the wildcards + and #, nor begin with / or $, e.g. factory/line1/aoi-1",
+    "station.topic": "may not hold the wildcards + and #, nor begin with / or $, nor hold line breaks or "
+    "other control characters, e.g. factory/line1/aoi-1",
+    "mqtt.client_id": "may not hold line breaks or other control characters",
+    "mqtt.username": "may not hold line breaks or other control characters",
     "source.pixel_format": 'must be four characters, as in "MJPG"',
     "recipe.at": 'must be a time of day, HH:MM, as in "06:30"',
     "gate.on_hex": 'must be pairs of hexadecimal digits, as in "A0 01 01 A2"',

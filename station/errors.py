@@ -64,7 +64,7 @@ class LedgerError(StationError):
 
 
 class LedgerDamagedError(LedgerError):
-    """Raised when the ledger's file is damaged. A start repairs it; going on does not."""
+    """Raised when the ledger's file is damaged, or was taken away. A start repairs it; going on does not."""
 
 
 class LedgerTooNewError(LedgerError):

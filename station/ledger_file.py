@@ -194,12 +194,21 @@ class LedgerFile:
         self._connect = connect
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
+        self._held: list[tuple[int, int] | None] = []
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, on the disk when it ends; an exception undoes all of it. Raises LedgerError."""
-        with self._using() as db, _transaction(db):
-            yield db
+        with self._using() as db:
+            if self._held != self._there():
+                # SQLite would go on in files that no name leads to any more, and all of it would be gone with us. To
+                # close all connections in order still moves a WAL that was deleted into the ledger.
+                raise LedgerDamagedError(
+                    f"ledger {self.path}: it, or its WAL, was deleted or replaced while the station had it open:"
+                    " stop the station before you change its data folder"
+                )
+            with _transaction(db):
+                yield db
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -217,11 +226,16 @@ class LedgerFile:
         with self._lock:
             if self._db is None:
                 self._db = self._connect(self.path)
+                self._held = self._there()
             try:
                 yield self._db
             except sqlite3.Error as error:
                 self._drop()
                 raise ledger_error(self.path, error) from error
+
+    def _there(self) -> list[tuple[int, int] | None]:
+        """Which files are the ledger and its WAL, by device and inode; None where there is none."""
+        return [_identity(one) for one in (self.path, beside(self.path, "-wal"))]
 
     def _drop(self) -> None:
         if self._db is not None:
@@ -241,6 +255,14 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
             with suppress(sqlite3.Error):  # SQLite may have undone it already; the first error is the one to tell
                 db.execute("ROLLBACK")
         raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:

@@ -25,6 +25,9 @@ SETTLE_S = 0.1
 BUSY_FIRST_S = 1.0
 BUSY_MOST_S = 60.0
 OFFER_AGAIN_S = 3600.0
+# When so many connections in a row have ended without one answer, messages are sent one at a time, and when so many
+# have, it is the message that ends them. A network that comes and goes lets something through in between.
+ONE_AT_A_TIME, ENDED_BY_ONE = 2, 4
 
 
 def run_publish(
@@ -90,6 +93,9 @@ class _Publishing:
         self._page: deque[Owed] = deque()
         self._cursor = 0
         self._connections = 0
+        self._losses = 0  # connections in a row that ended without an answer to what was under way
+        self._lost_in = 0
+        self._ends_connections = False  # one of those that were refused
         self._offered_s = monotonic()
         self._busy_s = 0.0
         self._not_before_s = 0.0
@@ -103,6 +109,8 @@ class _Publishing:
         self._settle(at_once=not news)
         self._offer_refused()
         while self._link.ready() and self._monotonic() >= self._not_before_s:
+            if self._losses >= ONE_AT_A_TIME and self._under_way:
+                return
             owed = self._next()
             if owed is None:
                 return
@@ -131,6 +139,8 @@ class _Publishing:
     def _settle(self, *, at_once: bool) -> None:
         refused: list[tuple[int, str]] = []
         for ack, owed in self._answers():
+            if ack.fate is not Fate.LOST:
+                self._losses = 0
             match ack.fate:
                 case Fate.ACCEPTED:
                     self._accepted.append(owed.row)
@@ -141,6 +151,11 @@ class _Publishing:
                     log.error("event refused", topic=owed.message.topic, row=owed.row, reason=ack.reason)
                 case Fate.BUSY:
                     self._put_off(owed, ack.reason)
+                case Fate.LOST if self._ended_by_one():
+                    self._ends_connections = True
+                    reason = f"the connection ends whenever it is sent, {len(owed.message.payload)} bytes"
+                    refused.append((owed.row, reason))
+                    log.error("event refused", topic=owed.message.topic, row=owed.row, reason=reason)
                 case Fate.LOST:
                     heapq.heappush(self._returned, (owed.row, owed))
         if not refused and len(self._accepted) < (1 if at_once else SETTLE_ROWS):
@@ -156,6 +171,22 @@ class _Publishing:
                 f"the broker refused an event ({refused[-1][1]}): it is kept, and offered again hourly and at each "
                 "connection; look at the broker's access list",
             )
+
+    def _ended_by_one(self) -> bool:
+        """
+        A message was lost with its connection: was it that message which ended it, and those before?
+
+        In MQTT 3.1.1 a broker has no other word for one that is too large for it. Sent first again and again it would
+        keep all others back for good.
+        """
+        if self._lost_in == self._link.connections:
+            return False  # that connection is counted already
+        self._lost_in = self._link.connections
+        self._losses += 1
+        if self._losses < ENDED_BY_ONE:
+            return False
+        self._losses = ONE_AT_A_TIME  # the next one may be such a one too
+        return True
 
     def _answers(self) -> list[tuple[Ack, Owed]]:
         answers: list[tuple[Ack, Owed]] = []
@@ -177,11 +208,16 @@ class _Publishing:
         self._health.begin("broker_busy", f"the broker takes no events at the moment ({reason}): they wait")
 
     def _offer_refused(self) -> None:
-        """Once a connection and once an hour: somebody may have mended the broker's access list."""
+        """
+        Once an hour: somebody may have mended the broker's access list. At each connection too, unless that would only
+        end it.
+        """
         now_s = self._monotonic()
-        if self._link.connections == self._connections and now_s - self._offered_s < OFFER_AGAIN_S:
+        anew = self._link.connections != self._connections and not self._ends_connections
+        if not anew and now_s - self._offered_s < OFFER_AGAIN_S:
             return
         self._connections, self._offered_s = self._link.connections, now_s
+        self._ends_connections = False
         self._health.end("event_refused")
         if count := self._outbox.offer_refused_again():
             log.info("refused events are offered again", events=count)

@@ -30,6 +30,17 @@ class Section(BaseModel):
             raise ValueError("must be a number, not true or false")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _places(cls, value: object, info: ValidationInfo) -> object:
+        """An empty path would be the folder that the station is started in, and all that lies there its boards."""
+        if isinstance(value, str) and cls.model_fields[str(info.field_name)].annotation in {Path, Path | None}:
+            if not value:
+                raise ValueError("must not be empty: leave the key out for its default")
+            if "\0" in value:
+                raise ValueError("must hold no NUL character: there is no such path")
+        return value
+
 
 def regular(value: str) -> str:
     """*value*, if it is a regular expression. Raises ValueError."""
@@ -40,12 +51,15 @@ def regular(value: str) -> str:
     return value
 
 
+WITHOUT_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"  # brokers end a connection on which one of these comes
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # in topics, file names and command lines
 
 
 class StationSection(Section):
     name: str = Field("aoi-1", min_length=1, max_length=64, pattern=PLAIN_NAME)
-    topic: str = Field("factory/line1/aoi-1", min_length=1, pattern=r"^[^+#\x00$/][^+#\x00]*$")
+    topic: str = Field(
+        "factory/line1/aoi-1", min_length=1, pattern=r"^[^+#\x00-\x1f\x7f-\x9f$/][^+#\x00-\x1f\x7f-\x9f]*$"
+    )
     data_dir: Path = Path("data")
 
 
@@ -166,8 +180,8 @@ class MqttSection(Section):
     host: str = "127.0.0.1"
     port: Port = 1883
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
-    client_id: str = Field("", max_length=128)
-    username: str = ""
+    client_id: str = Field("", max_length=128, pattern=WITHOUT_CONTROLS)
+    username: str = Field("", pattern=WITHOUT_CONTROLS)
     password_file: Path | None = None
     tls: bool = False
     ca_file: Path | None = None

@@ -64,6 +64,18 @@ def test_a_wrong_value_is_told_with_what_is_accepted(text: str, said: str) -> No
     assert refused(text) == f"station.toml: {said}"
 
 
+@pytest.mark.parametrize("key", ["source.path", "station.data_dir", "mqtt.password_file", "recipe.template"])
+def test_a_path_that_is_empty_or_none_is_refused(key: str) -> None:
+    """An empty one would be the folder that the station is started in: its own files were boards then."""
+    assert "must not be empty: leave the key out for its default" in refused("", f"{key}=")
+    assert "must hold no NUL character" in refused("", f'{key}="a\\u0000b"')
+
+
+@pytest.mark.parametrize("key", ["station.topic", "mqtt.client_id", "mqtt.username"])
+def test_what_ends_every_connection_to_a_broker_is_refused(key: str) -> None:
+    assert "hold line breaks or other control characters" in refused("", f'{key}="line1\\n"')
+
+
 def test_a_pattern_is_told_in_words() -> None:
     assert "letters, digits, . _ -" in refused("[station]\nname = 'a b'")
     assert "wildcards + and #, nor begin with / or $" in refused("[station]\ntopic = 'a/+'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from station.errors import LedgerError, LedgerTooNewError
+from station.errors import LedgerDamagedError, LedgerError, LedgerTooNewError
 from station.ledger import SqliteLedger, open_ledger
 from station.ledger_file import connect, create, examine
 from station.outbox import SqliteOutbox
@@ -252,6 +253,31 @@ def test_a_ledger_that_vanished_is_not_made_anew_in_silence(path: Path, ledger: 
     with pytest.raises(LedgerError, match="unable to open"):
         record(ledger)
     assert not path.exists()
+
+
+def test_a_ledger_that_is_deleted_or_replaced_while_open_takes_no_board(path: Path, ledger: SqliteLedger) -> None:
+    record(ledger)
+    with closing(SqliteOutbox(path)) as outbox:
+        (first,) = outbox.owed(after=0, limit=10)
+        kept = path.rename(path.with_name("kept.db"))
+        with pytest.raises(LedgerDamagedError, match="deleted or replaced"):
+            record(ledger)
+        shutil.copy(kept, path)
+        with pytest.raises(LedgerDamagedError, match="deleted or replaced"):
+            outbox.settle([first.row], [])
+        path.unlink()
+        kept.rename(path)
+        record(ledger)
+
+
+def test_a_write_ahead_log_that_is_deleted_costs_no_event(path: Path) -> None:
+    """What was committed to it is in the ledger after all have closed it in order; what came after it was refused."""
+    with closing(open_ledger(path).ledger) as ledger:
+        told = [record(ledger)[0] for _ in range(3)]
+        path.with_name("ledger.db-wal").unlink()
+        with pytest.raises(LedgerDamagedError, match="WAL"):
+            record(ledger)
+    assert [event["event_id"] for event in owed_events(path)] == told
 
 
 def test_a_crash_while_the_ledger_was_made_is_no_damage(path: Path) -> None:

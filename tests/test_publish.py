@@ -224,6 +224,48 @@ def test_a_backlog_is_read_in_pages_and_each_row_once(loop: Make) -> None:
     assert sum(one.outbox.pages) == 950
 
 
+def test_a_message_that_ends_every_connection_is_set_aside_and_the_others_go_on(loop: Make) -> None:
+    """As a broker of MQTT 3.1.1 does with one that is too large for it: it has no word for that."""
+    one = loop(4)
+    for losses in range(publish.ENDED_BY_ONE):
+        until(lambda: one.link._under_way)
+        one.turn()
+        assert len(one.link._under_way) == (1 if losses >= publish.ONE_AT_A_TIME else 4)
+        assert not one.outbox.state("refused")
+        one.link.lose()
+        one.turn()
+        one.link.connect()
+    until(lambda: one.outbox.state("refused") == [1])
+    assert "ends whenever it is sent, 1 bytes" in one.faults()["event_refused"]
+    until(lambda: one.link.payloads()[-1] == b"1")
+    one.accept_all()
+    until(lambda: one.link.payloads()[-2:] == [b"2", b"3"])
+    one.accept_all()
+    until(lambda: one.outbox.state("accepted") == [2, 3, 4])
+    one.link.lose()
+    one.link.connect()
+    one.turn()
+    assert not one.link._under_way  # another connection is no reason to offer it, and lose that too
+    one.leap(publish.OFFER_AGAIN_S)
+    until(lambda: one.link._under_way)
+    one.accept_all()
+    until(lambda: one.outbox.state("accepted") == [2, 3, 4, 5])
+
+
+def test_a_network_that_comes_and_goes_sets_nothing_aside(loop: Make) -> None:
+    one = loop(40, window=4)
+    for _ in range(3 * publish.ENDED_BY_ONE):
+        until(lambda: one.link._under_way)
+        one.turn()
+        if len(one.link._under_way) == 1:
+            one.accept_all()
+            one.turn()
+        one.link.lose()
+        one.turn()
+        one.link.connect()
+    assert not one.outbox.state("refused")
+
+
 def test_what_is_lost_is_sent_again_first_and_in_order(loop: Make) -> None:
     one = loop(6, window=4)
     until(lambda: len(one.link.sent) == 4)

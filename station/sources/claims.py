@@ -175,12 +175,13 @@ class Claims:
 
     def tidy(self, relative: str) -> None:
         """A sidecar whose picture has long gone follows it."""
+        path = self._inbox / relative
         try:
-            self._shelve(self._inbox / relative, self._day(self._now()) / relative)
+            self._shelve(path, (self._day(self._now()) / relative).with_name(shortened(path.name)))
         except FileNotFoundError:
             return
         except OSError as error:
-            raise self._trouble(error, self._inbox / relative) from error
+            raise self._trouble(error, path) from error
 
     def close(self) -> None:
         """This run ends in good order: what it leaves in ``processing/`` has crashed nothing."""

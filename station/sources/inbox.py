@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import os
@@ -25,6 +26,8 @@ RESCAN = ""  # as a hint: something happened of which only a scan can tell what
 _NAP_S = 0.5  # the longest wait, so that an injected clock is seen to move; two wake-ups a second cost nothing
 _POLL_S = 1.0  # between two scans where there are no hints
 _POLL_SHARE = 100  # and at least so many times what a scan takes: polling a slow share costs 1 % of the time
+# Of a subfolder's path: what its files are called in processing/, done/ and failed/ must fit into the system's 4096.
+_DEEPEST_BYTES = 3600
 _BURST = 500  # so many files claimed since the last scan: hints may have been lost among them
 
 
@@ -162,6 +165,9 @@ class Inbox:
         return Scan(present, self._match(sidecars, present, now_s))
 
     def _entries(self, folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        if self._too_deep(prefix):
+            self._cannot_list(folder, prefix, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
+            return
         try:
             with os.scandir(folder) as entries:
                 found = [entry for entry in entries if not is_ignored(entry.name)]
@@ -173,6 +179,10 @@ class Inbox:
                 yield prefix + entry.name, entry
             elif self._subfolders and (prefix or entry.name not in OWN_FOLDERS):
                 yield from self._entries(folder / entry.name, f"{prefix}{entry.name}/")
+
+    def _too_deep(self, prefix: str) -> bool:
+        """Its files could not be moved, and one that cannot would hold up the line."""
+        return bool(prefix) and len(os.fsencode(self._path / prefix)) > _DEEPEST_BYTES
 
     def _cannot_list(self, folder: Path, prefix: str, error: OSError) -> None:
         if not prefix:
@@ -197,6 +207,8 @@ class Inbox:
                 self._next_scan_s = now_s
             elif is_ignored(name) or (slash and not self._subfolders) or relative.split("/", 1)[0] in OWN_FOLDERS:
                 continue
+            elif self._too_deep(folder):
+                self._next_scan_s = now_s  # which says so
             elif is_sidecar(name):
                 for picture in pictures_of(name):
                     self._said(folder + slash + picture, now_s, known_only=True)

@@ -110,8 +110,9 @@ def examine(candidate: Candidate, stamp: Stamp, *, limits: Limits, now_s: float)
         return Ready(stamp, problem=why) if said or waited else later
     if candidate.flawed and not said and not waited:
         return later
+    holes = False
     try:
-        data, stamp_read = _read(candidate.path, stamp)
+        data, stamp_read, holes = _read(candidate.path, stamp)
     except FileNotFoundError:
         return Gone()
     except OSError as error:  # permissions may come later than the bytes
@@ -121,18 +122,23 @@ def examine(candidate: Candidate, stamp: Stamp, *, limits: Limits, now_s: float)
             candidate.stamp, candidate.since_s, candidate.flawed = stamp_read, now_s, False
             return NotYet(now_s + STABLE_S)
         found = look(data)
-    if found.flaw is None:
+    if found.flaw is None and (said or waited or not holes):
         return Ready(stamp, data, refusal(found, max_pixels=limits.max_pixels))
-    candidate.flawed = True
+    candidate.flawed = True  # or it has its full size, and its writer has not come to all of it
     at_once = said and found.hopeless
-    why = found.flaw if at_once else f"{found.flaw} after {limits.unchanged_s:g} s unchanged"
-    return Ready(stamp, data, why) if at_once or waited else later
+    problem = found.flaw if at_once else f"{found.flaw} after {limits.unchanged_s:g} s unchanged"
+    return Ready(stamp, data, problem) if at_once or waited else later
 
 
-def _read(path: Path, stamp: Stamp) -> tuple[bytes, Stamp]:
-    """The bytes, one more than there should be at most, and the version that they are of if it is *stamp*."""
+def _read(path: Path, stamp: Stamp) -> tuple[bytes, Stamp, bool]:
+    """
+    The bytes, one more than there should be at most, the version that they are of if it is *stamp*, and whether a part
+    of the file was never written: Explorer and others give a file its size first, and a BMP has no other end.
+    """
     # What became a link or a pipe since it was looked at is not opened, or does not make us wait.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(stamp.size_bytes + 1) if S_ISREG(os.fstat(descriptor).st_mode) else b""
-        return data, stamp_of(os.fstat(descriptor))
+        # What the file system does not know of holes is all data to it, and the end counts as one.
+        holes = bool(data) and os.lseek(descriptor, 0, os.SEEK_HOLE) < len(data)
+        return data, stamp_of(os.fstat(descriptor)), holes

@@ -160,6 +160,32 @@ def test_a_sidecar_that_came_after_its_picture_had_left_follows_it_later(inbox: 
         line.idle_until(lambda: files_below(inbox) == {"done/2026-11-23/late.ok"})
 
 
+def test_a_sidecar_of_a_very_long_name_stops_nothing_when_its_like_is_in_done(inbox: Path) -> None:
+    name, clock = "b" * 252 + ".ok", Clock()
+    with line_on(inbox, polling=True, monotonic=clock) as line:
+        for count in (1, 2):
+            line.begin()
+            drop(inbox, name, b"")
+            clock.advance(2)
+            line.rest(clock)
+            clock.advance(31)
+            line.idle_until(lambda count=count: len(list(inbox.glob("done/*/b*.ok"))) == count)  # type: ignore[misc]  # bound at once
+    assert not (inbox / name).exists()
+
+
+def test_a_subfolder_that_is_too_deep_for_its_files_to_be_moved_is_left_alone(inbox: Path) -> None:
+    depths = (3700 - len(str(inbox))) // 91
+    deep = inbox.joinpath(*["d" * 90] * depths)
+    deep.mkdir(parents=True)
+    with line_on(inbox, subfolders=True) as line:
+        line.begin()
+        there = drop(deep, "n" * 240 + ".png", picture(1))
+        drop(inbox, "near.png", picture(2))
+        assert line.inspect().file == "near.png"
+        line.idle()
+    assert there.exists()
+
+
 def test_unfinished_and_hidden_files_are_left_alone(inbox: Path) -> None:
     names = {".hidden.png", "a.png.part", "b.tmp", "c.png.crdownload", "Thumbs.db", "d.png~"}
     for name in names:

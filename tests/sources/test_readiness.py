@@ -35,7 +35,7 @@ def test_an_unfinished_file_is_read_once_a_version_and_not_at_every_glance(
     reads: list[Path] = []
     real_read = readiness._read
 
-    def spy(path: Path, stamp: Stamp) -> tuple[bytes, Stamp]:
+    def spy(path: Path, stamp: Stamp) -> tuple[bytes, Stamp, bool]:
         reads.append(path)
         return real_read(path, stamp)
 
@@ -74,3 +74,40 @@ def test_a_reservation_of_zeros_is_waited_for(tmp_path: Path) -> None:
     failed = examine(candidate, stamp, limits=LIMITS, now_s=30.0)
     assert isinstance(failed, Ready)
     assert failed.problem == "nothing but zeros at its beginning after 30 s unchanged"
+
+
+def test_a_picture_with_parts_that_were_never_written_is_waited_for(tmp_path: Path) -> None:
+    """A BMP has its size before it has its rows where the writer reserves the room first, as copies by Explorer do."""
+    data, path = picture(1, suffix=".bmp", side_px=64), tmp_path / "a.bmp"
+    limits = Limits(max_bytes=100_000, max_pixels=10_000, unchanged_s=30.0)
+    with path.open("wb") as file:
+        file.write(data[:4096])
+        file.truncate(len(data))
+        file.flush()
+        candidate = candidate_of(path, said=False)
+        assert isinstance(settle(candidate, 0.0), NotYet)
+        stamp = settle(candidate, 0.5)
+        assert isinstance(stamp, Stamp)
+        assert isinstance(examine(candidate, stamp, limits=limits, now_s=0.5), NotYet)
+        assert isinstance(examine(candidate, stamp, limits=limits, now_s=29.0), NotYet)
+        assert isinstance(examine(candidate, stamp, limits=limits, now_s=30.0), Ready)  # nobody goes on with it
+        file.seek(4096)
+        file.write(data[4096:])
+    assert isinstance(settle(candidate, 31.0), NotYet)
+    stamp = settle(candidate, 31.5)
+    assert isinstance(stamp, Stamp)
+    ready = examine(candidate, stamp, limits=limits, now_s=31.5)
+    assert isinstance(ready, Ready)
+    assert ready.data == data
+
+
+def test_a_picture_that_is_said_to_be_written_may_have_holes(tmp_path: Path) -> None:
+    data, path = picture(1, suffix=".bmp", side_px=64), tmp_path / "a.bmp"
+    with path.open("wb") as file:
+        file.write(data[:4096])
+        file.truncate(len(data))
+    candidate = candidate_of(path)
+    stamp = settle(candidate, 0.0)
+    assert isinstance(stamp, Stamp)
+    limits = Limits(max_bytes=100_000, max_pixels=10_000, unchanged_s=30.0)
+    assert isinstance(examine(candidate, stamp, limits=limits, now_s=0.0), Ready)
