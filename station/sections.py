@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,12 +34,16 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _places(cls, value: object, info: ValidationInfo) -> object:
-        """An empty path would be the folder that the station is started in, and all that lies there its boards."""
+        """
+        As a shell takes them, a home folder (~) too. An empty path would be the folder that the station is started in,
+        and all that lies there its boards.
+        """
         if isinstance(value, str) and cls.model_fields[str(info.field_name)].annotation in {Path, Path | None}:
             if not value:
                 raise ValueError("must not be empty: leave the key out for its default")
             if "\0" in value:
                 raise ValueError("must hold no NUL character: there is no such path")
+            return os.path.expanduser(value)  # noqa: PTH111  # Path's own raises where there is no such user
         return value
 
 

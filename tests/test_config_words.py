@@ -71,6 +71,15 @@ def test_a_path_that_is_empty_or_none_is_refused(key: str) -> None:
     assert "must hold no NUL character" in refused("", f'{key}="a\\u0000b"')
 
 
+def test_a_home_folder_is_found_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "station.toml"
+    file.write_text('[mqtt]\nca_file = "~/ca.pem"\n[station]\ndata_dir = "~nobody-of-that-name/data"\n')
+    settings = load(file)
+    assert settings.mqtt.ca_file == tmp_path / "ca.pem"
+    assert settings.station.data_dir == Path("~nobody-of-that-name/data")
+
+
 @pytest.mark.parametrize("key", ["station.topic", "mqtt.client_id", "mqtt.username"])
 def test_what_ends_every_connection_to_a_broker_is_refused(key: str) -> None:
     assert "hold line breaks or other control characters" in refused("", f'{key}="line1\\n"')
