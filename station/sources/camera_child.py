@@ -188,7 +188,8 @@ def _genicam(device: str, options: dict[str, Any]) -> tuple[Iterator[Taken], lis
 
     def taken() -> Iterator[Taken]:
         try:
-            yield from map(Taken, pictures)
+            for image, damage in pictures:
+                yield Taken(image, damage=damage)
         except GenicamError as error:
             raise Trouble(str(error)) from None
 
