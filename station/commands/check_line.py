@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
@@ -31,6 +32,8 @@ from station.trust import look_at, problem_of
 # In what the camera's program says (camera_child.py, whose every trouble is a text): no station that runs is the cause.
 NEVER_MENDED = ("its pictures have", "this OpenCV has no GStreamer")
 
+DEPAYLOADER = re.compile(r"^gstreamer:.*\brtph26[45]depay\b")  # in front of a decoder that hides what is missing
+
 
 def camera(settings: Settings) -> Iterator[Finding]:
     """
@@ -48,6 +51,12 @@ def camera(settings: Settings) -> Iterator[Finding]:
         seen = (
             "motion JPEG does not tell how old a picture is: on a slow network a trigger gets the picture of "
             "an earlier board; use RTSP, a USB or a GenICam camera (docs/line.md)"
+        )
+        yield Finding("camera", works=False, needed=False, seen=seen)
+    if DEPAYLOADER.search(wanted.device) and "wait-for-keyframe=true" not in wanted.device:
+        seen = (
+            "this pipeline shows made-up pictures after a lost packet: write rtph264depay wait-for-keyframe=true, "
+            "or so for rtph265depay (docs/line.md)"
         )
         yield Finding("camera", works=False, needed=False, seen=seen)
     try:

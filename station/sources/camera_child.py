@@ -3,8 +3,8 @@ The program that reads the camera, in a process of its own: a driver that hangs 
 
 It gets its options as one line of JSON on stdin, and two descriptors by its arguments: shared memory for the pictures,
 and a pipe on which it says, a line of JSON each, ``opened``, ``frame``, ``same`` (it moves, but there is nothing new to
-be judged) or ``trouble``. It knows nothing of the station but its neighbours (age, JPEG, GenICam), and how files of
-pictures are read.
+be judged) or ``trouble``. It knows nothing of the station but its neighbours (age, JPEG, streams, GenICam), and how
+files of pictures are read.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 PR_SET_PDEATHSIG = 1
 V4L2_MANUAL, FOURCC = 1, 4
 
-# Before cv2 is imported: RTSP over TCP, since a lost UDP packet is a grey stripe on a board, and no buffering.
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # before cv2 is imported
 
 
 def slot_bytes(height: int, width: int) -> int:
@@ -172,7 +170,7 @@ def _open(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:
         return _genicam(device.partition(":")[2].strip(), options)
     if "://" in device:
         # Only RTSP carries the camera's clock; of motion JPEG over HTTP the decoder makes one up.
-        return _opened(*_stream(device), stamped=device.startswith("rtsp") and options["triggered"]), []
+        return _stream(device, stamped=device.startswith("rtsp") and options["triggered"]), []
     if device.isdigit() or device.startswith("/dev/"):
         return _v4l2(options)
     return _stand_in(Path(device), options["fps"] or None), []
@@ -188,7 +186,8 @@ def _genicam(device: str, options: dict[str, Any]) -> tuple[Iterator[Taken], lis
 
     def taken() -> Iterator[Taken]:
         try:
-            yield from map(Taken, pictures)
+            for image, damage in pictures:
+                yield Taken(image, damage=damage)
         except GenicamError as error:
             raise Trouble(str(error)) from None
 
@@ -206,15 +205,21 @@ def _gstreamer(pipeline: str) -> Any:
     return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
 
 
-def _stream(url: str) -> tuple[Any, bool]:
-    """The stream, and whether it gives JPEGs as they come: FFmpeg's decoder fills up what they lack."""
+def _stream(url: str, *, stamped: bool) -> Iterator[Taken]:
+    """JPEGs are taken as they come, since FFmpeg fills up what they lack; of other pictures it says what they lack."""
     import cv2
 
     from station.sources.camera_jpeg import is_jpeg
+    from station.sources.camera_stream import Damage, open_stream
 
-    patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 8000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 4000]
-    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
-    return capture, is_jpeg(capture.get(cv2.CAP_PROP_FOURCC)) and capture.set(cv2.CAP_PROP_FORMAT, -1)
+    capture, overheard = open_stream(url)
+    jpegs = is_jpeg(capture.get(cv2.CAP_PROP_FOURCC)) and capture.set(cv2.CAP_PROP_FORMAT, -1)
+    kind = getattr(cv2, "CAP_PROP_FRAME_TYPE", -1)  # a Jetson's OpenCV may be older than that
+    damage = Damage()
+    for shot in _opened(capture, jpegs, stamped=stamped):
+        said = overheard.said()
+        lacks = "" if jpegs else damage.of(said, chr(int(capture.get(kind))).strip("\0"))
+        yield Taken(None, shot.stamp_s, damage=lacks) if lacks else shot
 
 
 def _v4l2(options: dict[str, Any]) -> tuple[Iterator[Taken], list[str]]:

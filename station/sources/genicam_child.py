@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FETCH_S = 1.0
+INCOMPLETE = "its buffer is incomplete: packets were lost on their way"
 BAYER = {"BayerRG": "BG", "BayerGR": "GB", "BayerBG": "RG", "BayerGB": "GR"}  # OpenCV names the second row's pixels
 NODES = {
     "pixel_format": "PixelFormat",
@@ -23,9 +24,9 @@ class GenicamError(Exception):
     """What is wrong with the camera, for a person."""
 
 
-def open_genicam(device: str, options: dict[str, Any]) -> tuple[Iterator[Any], list[str]]:
+def open_genicam(device: str, options: dict[str, Any]) -> tuple[Iterator[tuple[Any, str]], list[str]]:
     """
-    Pictures (gray, or BGR), and what it did not take of the settings.
+    Pictures (gray, or BGR), each with its damage (then it is None), and what it did not take of the settings.
 
     *device*: ``PRODUCER.cti``, and behind a ``#`` the serial number or the id of one of its cameras. Raises
     GenicamError.
@@ -69,14 +70,33 @@ def _set(nodes: Any, options: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _pictures(camera: Any) -> Iterator[Any]:
+def _pictures(camera: Any) -> Iterator[tuple[Any, str]]:
+    from harvesters.core import Callback  # type: ignore[import-not-found,import-untyped,unused-ignore]  # ditto
+
+    lost: list[str] = []
+
+    class Incomplete(Callback):  # type: ignore[misc,unused-ignore]  # ditto
+        """Told of what harvesters throws away: else a camera that loses packets looks like one that hangs."""
+
+        def emit(self, context: object = None) -> None:  # noqa: ARG002  # its name is theirs
+            lost.append(INCOMPLETE)
+
+    camera.add_callback(camera.Events.INCOMPLETE_BUFFER, Incomplete())
     while True:
         buffer = camera.try_fetch(timeout=FETCH_S)
+        if lost:
+            yield None, lost.pop()
         if buffer is None:
             continue  # whoever waits for pictures says when that is too long
         with buffer:
             part = buffer.payload.components[0]
-            yield picture(part.data, part.height, part.width, part.data_format)
+            damage = missing(part.delivered_image_height, part.height)
+            yield (None if damage else picture(part.data, part.height, part.width, part.data_format)), damage
+
+
+def missing(delivered: int, height: int) -> str:
+    """A line scan camera may end a picture early: the buffer is complete, and below lies an earlier picture."""
+    return f"{delivered} of its {height} rows came" if 0 < delivered < height else ""  # 0: the producer does not say
 
 
 def picture(data: Any, height: int, width: int, pixel_format: str) -> Any:

@@ -202,6 +202,17 @@ def test_a_camera_that_a_running_station_may_have_is_only_warned_of(checked: Che
     assert camera.endswith("; perhaps the station that runs has it: its /health knows")
 
 
+@pytest.mark.parametrize(
+    ("depayloader", "is_warned"), [("rtph264depay", True), ("rtph265depay wait-for-keyframe=true", False)]
+)
+def test_a_pipeline_that_hides_lost_packets_is_warned_of(checked: Checked, depayloader: str, is_warned: bool) -> None:
+    pipeline = f"gstreamer: rtspsrc location=rtsp://127.0.0.1:1/x ! {depayloader} ! avdec_h264 ! appsink"
+    checked.write(f'[source]\nkind = "camera"\ndevice = "{pipeline}"')
+    _, found = checked()
+    warned = "warn  camera: this pipeline shows made-up pictures after a lost packet"
+    assert any(one.startswith(warned) for one in of("camera", found)) == is_warned
+
+
 def test_a_triggered_camera_that_does_not_tell_how_old_its_pictures_are_is_warned_of(checked: Checked) -> None:
     words = "warn  camera: motion JPEG does not tell how old a picture is"
     with MjpegServer() as server:

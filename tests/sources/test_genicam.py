@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from station.sources.genicam_child import GenicamError, picture
+from station.sources.genicam_child import INCOMPLETE, GenicamError, missing, open_genicam, picture
 from tests.sources.test_camera import Watching
 from tests.waiting import until
 
@@ -40,6 +41,23 @@ def test_its_pictures_come_in_colour_and_its_settings_are_set() -> None:
 def test_what_is_wrong_is_said(device: str, said: str) -> None:
     with Watching(device) as watching:
         until(lambda: said in watching.trouble(), what=f"{said!r}, not {watching.trouble()!r}")
+
+
+def test_a_buffer_that_lost_packets_is_damaged_and_those_around_it_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was thrown away without a word: the fault said that the camera hangs, and nobody looked at the cable."""
+    from genicam.gentl import Buffer  # type: ignore[import-untyped,unused-ignore]  # an extra
+
+    complete = cycle([True, False])
+    monkeypatch.setattr(Buffer, "is_complete", lambda _buffer: next(complete))
+    options = dict.fromkeys(("pixel_format", "width", "height", "fps", "exposure", "gain"))
+    pictures, _ = open_genicam(f"{PRODUCER}#VikyTL_DEV_red", options)
+    seen = [(image is not None and image.shape == (400, 400, 3), damage) for image, damage in islice(pictures, 6)]
+    assert seen == [(True, ""), (False, INCOMPLETE)] * 3
+
+
+def test_a_picture_that_was_ended_early_is_damaged() -> None:
+    assert missing(300, 400) == "300 of its 400 rows came"
+    assert (missing(400, 400), missing(0, 400)) == ("", ""), "whole, and from a producer that does not say"
 
 
 def test_each_pixel_format_becomes_what_everybody_sees() -> None:
