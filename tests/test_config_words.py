@@ -74,9 +74,9 @@ def test_a_path_that_is_empty_or_none_is_refused(key: str) -> None:
 def test_a_home_folder_is_found_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "station.toml"
-    file.write_text('[mqtt]\nca_file = "~/ca.pem"\n[station]\ndata_dir = "~nobody-of-that-name/data"\n')
+    file.write_text('[recipe]\ntemplate = "~/board.png"\n[station]\ndata_dir = "~nobody-of-that-name/data"\n')
     settings = load(file)
-    assert settings.mqtt.ca_file == tmp_path / "ca.pem"
+    assert settings.recipe.template == tmp_path / "board.png"
     assert settings.station.data_dir == Path("~nobody-of-that-name/data")
 
 

@@ -28,9 +28,7 @@ LOST = re.compile("RTP: missed|dropping old packet|Packet corrupt|Continuity che
 CONCEALED = re.compile("concealing|Frame num gap")
 HARMLESS = re.compile("SEI")  # a remark beside the picture, which some cameras write as they like
 KEY = re.compile(r"nal_unit_type: \d+\((?:IDR|CRA|BLA)")
-TOUCHED = (
-    3  # pictures read: what is lost lies in the one at hand, and may be the end of it and the beginning of the next
-)
+TOUCHED = 3  # pictures read: what is lost lies in the one at hand, or is the end of it and the beginning of the next
 
 
 def open_stream(url: str) -> tuple[Any, Overheard]:
