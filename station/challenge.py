@@ -77,6 +77,11 @@ class Announcement:
         return True
 
 
+def _names(serials: frozenset[str]) -> str:
+    """The first three of them."""
+    return f"serial {', '.join(sorted(serials)[:3])}{' ...' if len(serials) > 3 else ''}" if serials else ""
+
+
 class Challenge:
     """
     The challenges of one recipe. ``judge`` is called from the line's thread, once a board.
@@ -122,7 +127,8 @@ class Challenge:
         self._boards += 1
         if due is None:
             return decision
-        self._health.begin(DUE, f"a challenge board must be inspected: {due}; until then no board passes")
+        which = _names(self._rule.serials) or "one that the command challenge announces"
+        self._health.begin(DUE, f"a challenge board ({which}) must be inspected: {due}; until then no board passes")
         if decision.verdict is not Verdict.PASS:
             return decision
         return replace(decision, verdict=Verdict.UNKNOWN, reason=f"challenge due: {due}; it would have been pass")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -83,6 +84,15 @@ def test_before_the_first_challenge_no_board_passes_and_bad_ones_still_fail(line
     assert line.board(found("spur")).verdict is Verdict.FAIL
     assert line.board(unknown("too dark")).reason == "too dark"
     assert line.faults() == {DUE}
+    (fault,) = line.health.faults()
+    assert fault.detail.startswith("a challenge board (serial BAD-1"), "what is waited for"
+
+
+def test_without_serials_the_fault_says_that_one_is_announced(tmp_path: Path) -> None:
+    line = Line(tmp_path, replace(RULE, serials=frozenset()))
+    line.good()
+    (fault,) = line.health.faults()
+    assert fault.detail.startswith("a challenge board (one that the command challenge announces) must be inspected")
 
 
 def test_a_known_bad_board_that_is_found_bad_lets_boards_pass_again_and_is_itself_rejected(line: Line) -> None:

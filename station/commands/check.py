@@ -16,6 +16,7 @@ from rich.text import Text
 
 from station.commands.check_access import access, redis, tls
 from station.commands.check_line import camera, modbus, ports
+from station.commands.check_recipe import recipes, recipes_of
 from station.commands.finding import Finding
 from station.config import Settings
 from station.disk import free_bytes
@@ -39,7 +40,7 @@ def check(settings: Settings) -> bool:
     console.print()
     able = True
     told: set[str] = set()
-    line = (_template, _trust, _model, _source, camera, ports, modbus, _data_dir, _ledger, _files)
+    line = (_template, _trust, _model, recipes, _source, camera, ports, modbus, _data_dir, _ledger, _files)
     for look in (*line, _broker, _http, redis, access, tls):
         for finding in look(settings):
             able = able and (finding.works or not finding.needed)
@@ -54,7 +55,7 @@ def check(settings: Settings) -> bool:
 
 
 def _template(settings: Settings) -> Iterator[Finding]:
-    for part, own in _recipes(settings):
+    for part, own in recipes_of(settings):
         try:
             reference = build_reference(_without_trust(own))
         except ConfigError as error:
@@ -65,7 +66,7 @@ def _template(settings: Settings) -> Iterator[Finding]:
 
 
 def _trust(settings: Settings) -> Iterator[Finding]:
-    for part, own in _recipes(settings):
+    for part, own in recipes_of(settings):
         try:
             limits = build_trust(own)
         except ConfigError as error:
@@ -92,7 +93,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
         return
     loaded_s = time.perf_counter() - began_s
     yield Finding("model", works=True, seen=f"{detector.description}, ready in {loaded_s:.2f} s")
-    for part, own in _recipes(settings):
+    for part, own in recipes_of(settings):
         trouble = _labels_trouble(own, detector.labels)
         if trouble is not None:
             yield Finding(f"recipe{part}", works=False, seen=trouble)
@@ -104,13 +105,6 @@ def _labels_trouble(settings: Settings, labels: tuple[str, ...]) -> str | None:
     except ConfigError as error:
         return str(error)
     return None
-
-
-def _recipes(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Each recipe's own settings, and how its findings are told apart."""
-    yield "", settings
-    for name in settings.recipes:
-        yield f" of [recipes.{name}]", settings.of_recipe(name)
 
 
 def _source(settings: Settings) -> Iterator[Finding]:

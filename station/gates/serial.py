@@ -109,7 +109,9 @@ class SerialGate:
             while expected not in self._acked:
                 left_s = deadline_s - self._monotonic()
                 if left_s <= 0:
-                    within_ms = max(0.0, deadline_s - said_s) * 1e3
+                    within_ms = (deadline_s - said_s) * 1e3
+                    if within_ms <= 0:
+                        raise GateError("it was said too late to wait for the PLC's acknowledgement")
                     raise GateError(f'the PLC did not say "{expected}" within {within_ms:.0f} ms')
                 self._changed.wait(left_s)
 

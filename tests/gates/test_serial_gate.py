@@ -152,6 +152,8 @@ def test_a_result_that_the_plc_acknowledges_is_shown_and_one_that_it_does_not_is
         assert silent.port.say(b"A1"), "one that comes too late is an acknowledgement all the same, and no noise"
         with pytest.raises(GateError, match="A2"):
             silent.gate.show(answer(2))
+        with pytest.raises(GateError, match="said too late to wait"):
+            silent.gate.show(replace(answer(3), until_s=0.0))
 
 
 def test_what_cannot_be_an_acknowledgement_is_left_to_others() -> None:
