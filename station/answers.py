@@ -30,6 +30,7 @@ class _Expected:
     trigger: Trigger
     reply: Reply | None
     due_s: float
+    missed: str | None
 
 
 class Answers:
@@ -69,10 +70,14 @@ class Answers:
         """How many triggers have no answer yet."""
         return len(self._expected)
 
-    def expect(self, trigger: Trigger, reply: Reply | None) -> None:
-        """From now on *trigger* is owed an answer. When it is on disk, ``tell_busy`` says that the line is busy."""
+    def expect(self, trigger: Trigger, reply: Reply | None, missed: str | None = None) -> None:
+        """
+        From now on *trigger* is owed an answer. When it is on disk, ``tell_busy`` says that the line is busy.
+
+        *missed*: why there will be no picture for it, and so no verdict.
+        """
         with self._changed:
-            self._expected[trigger.id] = _Expected(trigger, reply, trigger.at_s + self._answer_s)
+            self._expected[trigger.id] = _Expected(trigger, reply, trigger.at_s + self._answer_s, missed)
             self._changed.notify()
 
     def close(self) -> None:
@@ -125,12 +130,13 @@ class Answers:
             for one in list(self._expected.values()):
                 if one.due_s > until_s or self._take(one.trigger.id) is None:
                     continue
-                words = reason.format(ms=self._answer_s * 1e3)
+                words = one.missed or reason.format(ms=self._answer_s * 1e3)
                 answer = Answer(one.trigger.id, Verdict.UNKNOWN, words, one.trigger)
                 log.warning(
                     "answered without a result", event_id=one.trigger.id, number=one.trigger.number, reason=words
                 )
-                self._on_late()
+                if one.missed is None:  # who is missed was counted when it came
+                    self._on_late()
                 try:
                     self._give(one, answer)
                 except GateError as error:  # no message means reject, so the line is safe; it is on record as late

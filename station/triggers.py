@@ -56,9 +56,10 @@ class Triggers:
 
     At most *limit* triggers wait for their answer; what comes beyond is queued all the same, in its order, and answered
     UNKNOWN without a picture. *order* asks the camera for the picture of a trigger of that moment, as soon as it is
-    known: when its turn comes, another board may lie there. *expect* hears of each trigger, with its reply, before
-    anybody can answer it; from then on its *answer_s* runs. *code_for* gives the barcode that belongs to a trigger of
-    that moment: asked once for each, though a serial that the trigger itself brings is stronger.
+    known: when its turn comes, another board may lie there. *expect* hears of each trigger, with its reply and with why
+    it is missed if it is, before anybody can answer it; from then on its *answer_s* runs. *code_for* gives the barcode
+    that belongs to a trigger of that moment: asked once for each, though a serial that the trigger itself brings is
+    stronger.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Triggers:
         journal: Journal,
         order: Callable[[float], Order],
         answer_s: float,
-        expect: Callable[[Trigger, Reply | None], None],
+        expect: Callable[[Trigger, Reply | None, str | None], None],
         code_for: Callable[[float], str | None] = lambda _at_s: None,
         on_arrived: Callable[[str | None], None] = lambda _missed: None,
         on_close: Callable[[], None] = lambda: None,
@@ -130,7 +131,7 @@ class Triggers:
             if waiting > self._limit:  # one is under way, the others wait
                 missed = f"missed: {self._limit} triggers were waiting already ([trigger] queue)"
                 picture.cancel()
-            self._expect(trigger, reply)  # its time runs, whatever the disk does
+            self._expect(trigger, reply, missed)  # its time runs, whatever the disk does
             written = self._journal.arrived(trigger)
             self._queue.append(Asked(trigger, written, None if missed else picture, missed))
             self._changed.notify()

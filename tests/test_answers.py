@@ -55,10 +55,10 @@ class Desk:
     def _on_late(self) -> None:
         self.late += 1
 
-    def expect(self, number: int, event_id: str = "") -> Trigger:
+    def expect(self, number: int, event_id: str = "", missed: str | None = None) -> Trigger:
         moment = datetime.now(timezone.utc)
         trigger = Trigger(event_id or f"id-{number}", "serial", moment, self.clock(), number)
-        self.answers.expect(trigger, self.replies.append)
+        self.answers.expect(trigger, self.replies.append, missed)
         self.answers.tell_busy()
         return trigger
 
@@ -94,6 +94,16 @@ def test_at_the_deadline_the_line_hears_unknown_and_the_later_verdict_is_not_sho
     assert "late" in desk.gate.shown[0].reason
     assert len(desk.replies) == 1
     assert desk.late == 1
+
+
+def test_one_that_is_missed_is_told_so_and_is_not_late_too() -> None:
+    desk = Desk()
+    desk.expect(1, missed="missed: 4 triggers were waiting already")
+    with desk.running():
+        desk.clock.now_s += ANSWER_S
+        until(lambda: desk.gate.shown)
+    assert desk.gate.shown[0].reason == "missed: 4 triggers were waiting already"
+    assert desk.late == 0, "it was counted when it came"
 
 
 def test_the_gate_is_busy_from_the_first_trigger_until_the_last_answer() -> None:

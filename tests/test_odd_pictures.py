@@ -252,7 +252,7 @@ def test_boxes_and_evidence_are_in_the_picture_that_a_person_sees(tmp_path: Path
     kept = cv2.imread(str(tmp_path / name))
     assert kept is not None
     assert kept.shape[1] == 64
-    blue = kept[-48:][4:12, 4:28].reshape(-1, 3).mean(axis=0)
+    blue = np.median(kept[-48:][4:12, 4:28].reshape(-1, 3), axis=0)  # a label may reach into it
     assert blue[0] > 200, "the blue patch is at the top left, as a person sees it"
     assert blue[2] < 100
 

@@ -53,7 +53,7 @@ class Asking:
             journal=self.journal,
             order=self._order,
             answer_s=0.5,
-            expect=lambda trigger, reply: self.expected.append((trigger, reply)),
+            expect=lambda trigger, reply, _: self.expected.append((trigger, reply)),
             code_for=lambda at_s: (codes or {}).pop(at_s, None),
             on_arrived=self.missed.append,
             monotonic=lambda: 100.0,
