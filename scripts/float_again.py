@@ -73,7 +73,7 @@ def convolutions(model: Path) -> dict[str, tuple[Array, Array]]:
     return {
         _in_torch(node.name): (number(node.input[1]), number(node.input[2]))
         for node in graph.node
-        if node.op_type == "Conv" and len(node.input) > 2  # without a bias: the sum over a distribution, never learned
+        if node.op_type == "Conv"
     }
 
 

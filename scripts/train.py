@@ -36,7 +36,7 @@ CALIBRATION_EVERY = 13  # boards of the training part: 65 of 839
 
 # Defect-free templates join the training part: boards without a label must come out empty. A pair is told so by its own
 # template, and needs few.
-TEMPLATES_EVERY = {"single": 2, "pair": 10}
+TEMPLATES_EVERY, TEMPLATES_OF_PAIRS_EVERY = 2, 10
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def prepare(root: Path, folder: Path, split: str, *, pairs: bool) -> Path:
             (labels / f"{name}.txt").write_text(deeppcb.to_yolo(found))
         if part == "train":
             lay_down_synthetic(root, names, images, labels, pairs=pairs)
-            for name in names[:: TEMPLATES_EVERY["pair" if pairs else "single"]]:
+            for name in names[:: TEMPLATES_OF_PAIRS_EVERY if pairs else TEMPLATES_EVERY]:
                 lay_down(root, images, name, board="templates", pairs=pairs)
     classes = "".join(f"  {number}: {name}\n" for number, name in enumerate(deeppcb.CLASSES))
     data = folder / "deeppcb.yaml"

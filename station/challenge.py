@@ -42,6 +42,13 @@ class Rule:
     at: tuple[tuple[int, int], ...] = ()
     on_change: bool = True
 
+    @property
+    def boards(self) -> str:
+        """Which boards pass it, in words: the first three of them."""
+        if not self.serials:
+            return "one that the command challenge announces"
+        return f"serial {', '.join(sorted(self.serials)[:3])}{' ...' if len(self.serials) > 3 else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class Passed:
@@ -75,11 +82,6 @@ class Announcement:
                 return False
             self._announced_s = None
         return True
-
-
-def _names(serials: frozenset[str]) -> str:
-    """The first three of them."""
-    return f"serial {', '.join(sorted(serials)[:3])}{' ...' if len(serials) > 3 else ''}" if serials else ""
 
 
 class Challenge:
@@ -127,8 +129,8 @@ class Challenge:
         self._boards += 1
         if due is None:
             return decision
-        which = _names(self._rule.serials) or "one that the command challenge announces"
-        self._health.begin(DUE, f"a challenge board ({which}) must be inspected: {due}; until then no board passes")
+        detail = f"a challenge board ({self._rule.boards}) must be inspected: {due}; until then no board passes"
+        self._health.begin(DUE, detail)
         if decision.verdict is not Verdict.PASS:
             return decision
         return replace(decision, verdict=Verdict.UNKNOWN, reason=f"challenge due: {due}; it would have been pass")

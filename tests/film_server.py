@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from tests.camera_server import CameraServer
 
 PERIOD_S = 0.04
 PACKET_BYTES = 400
@@ -23,7 +24,7 @@ Packets = list[tuple[int, bytes]]
 Loses = Callable[[int, Packets], Packets]
 
 
-class FilmServer:
+class FilmServer(CameraServer):
     """
     In a ``with``, *film* is served at ``url``, each of its pictures behind an access unit delimiter.
 
@@ -32,39 +33,15 @@ class FilmServer:
     """
 
     def __init__(self, film: Path, loses: Loses = lambda _number, packets: packets) -> None:
+        super().__init__()
         self._codec = film.suffix[1:]
         self._film = [one for one in DELIMITER[self._codec].split(film.read_bytes()) if one]
         self._loses = loses
         self.sent = 0
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
     @property
     def url(self) -> str:
-        return f"rtsp://127.0.0.1:{self._server.getsockname()[1]}/film"
-
-    def __enter__(self) -> FilmServer:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._server.close()
-        for thread in self._threads:
-            thread.join(10)
-
-    def _accept(self) -> None:
-        while not self._stop.is_set():
-            try:
-                peer, _ = self._server.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        return f"rtsp://127.0.0.1:{self.port}/film"
 
     def _serve(self, peer: socket.socket) -> None:
         with peer, suppress(OSError), peer.makefile("rb") as asked:

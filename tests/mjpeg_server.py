@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import base64
 import socket
-import threading
 import time
 from contextlib import suppress
 
 import cv2
 import numpy as np
 
+from tests.camera_server import CameraServer
+
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
 REFUSED = b'HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm="camera"\r\nContent-Length: 0\r\n\r\n'
 PERIOD_S = 0.04
 
 
-class MjpegServer:
+class MjpegServer(CameraServer):
     """
     In a ``with``, pictures with a running number in their grey are served at ``url``.
 
@@ -27,43 +28,15 @@ class MjpegServer:
     """
 
     def __init__(self, *, width: int = 64, height: int = 48, port: int = 0, login: str = "") -> None:
+        super().__init__(port)
         self.mood = "well"
         self.sent = 0
         self._size = (width, height)
         self._login = base64.b64encode(login.encode()).decode()
-        self._server = socket.create_server(("127.0.0.1", port))
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-
-    @property
-    def port(self) -> int:
-        return int(self._server.getsockname()[1])
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/video.mjpg"
-
-    def __enter__(self) -> MjpegServer:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._server.close()
-        for thread in self._threads:
-            thread.join(10)
-
-    def _accept(self) -> None:
-        while not self._stop.is_set():
-            try:
-                peer, _ = self._server.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
     def _serve(self, peer: socket.socket) -> None:
         with peer, suppress(OSError):
