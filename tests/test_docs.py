@@ -170,6 +170,17 @@ def test_the_card_the_pin_and_the_readme_speak_of_the_models_that_ship(model: st
     assert f"(station/assets/{model}.md)" in README
 
 
+def test_the_documents_tell_the_accuracy_of_the_models_that_ship() -> None:
+    pair, single = (json.loads((ASSETS / f"{name}.json").read_text())["figures"] for name in ("pcb-pair", "pcb-demo"))
+    assert f"{pair['mAP33'] * 100:.1f} against {single['mAP33'] * 100:.1f} % mAP" in README
+    for name in ("model", "performance"):
+        text = DOCS[Path(f"docs/{name}.md")]
+        for figures in (pair, single):
+            assert f"{figures['mAP33'] * 100:.1f} %" in text
+            assert f"{figures['f_score']['value'] * 100:.1f} %" in text
+    assert f"{single['templates_failed']} of {single['templates']} at 0.5" in DOCS[Path("docs/model.md")]
+
+
 def test_the_event_in_the_readme_is_of_the_model_that_ships() -> None:
     assert hashlib.sha256((ASSETS / "pcb-demo.onnx").read_bytes()).hexdigest() in README
 
