@@ -95,7 +95,7 @@ def bare_ms(model: str, runtime: Runtime, runs: int = 100) -> float:
 
 
 def filled(network: Network) -> Letterbox:
-    box = Letterbox(height=network.input.height_px, width=network.input.width_px, dtype=network.input.dtype)
+    box = Letterbox(network.input)
     if network.metadata.get("station.input") == "pair":
         board, template = grey(BOARD), grey(TEMPLATE)
         box.fill_planes([board, template, board ^ template])

@@ -59,7 +59,8 @@ class Size:
 
 def width_px(text: str, size: Size) -> int:
     """What *text* takes from left to right, in pixels."""
-    return sum(_mask(one, size).shape[1] for one in text)
+    letters = _letters_of(size)
+    return sum(letters[one].shape[1] for one in text)
 
 
 def write(canvas: Image, text: str, at: tuple[int, int], size: Size, colour: Colour, *, on: Colour) -> None:
@@ -71,24 +72,43 @@ def write(canvas: Image, text: str, at: tuple[int, int], size: Size, colour: Col
     if not text:
         return
     left, top = at[0], at[1] - size.above_px
-    mask = np.hstack([_mask(one, size) for one in text])
+    letters = _letters_of(size)
+    mask = np.concatenate([letters[one] for one in text], axis=1)
     mask = mask[max(0, -top) : max(0, canvas.shape[0] - top), max(0, -left) : max(0, canvas.shape[1] - left)]
     top, left = max(0, top), max(0, left)
     if mask.size:
-        canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = cv2.applyColorMap(mask, _shades(on, colour))
+        shades = _shades(on, colour).take(mask, axis=0)
+        canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = shades
 
 
 @lru_cache(maxsize=32)
 def _shades(ground: Colour, colour: Colour) -> NDArray[np.uint8]:
-    """From the one to the other, 256 x 1 x 3."""
-    return np.round(np.linspace(ground, colour, 256)[:, None]).astype(np.uint8)
+    """From the one to the other, 256 x 3."""
+    return np.round(np.linspace(ground, colour, 256)).astype(np.uint8)
 
 
-@lru_cache(maxsize=512)
-def _mask(one: str, size: Size) -> NDArray[np.uint8]:
-    """The letter *one*: 255 where it covers what is below it, 0 where it does not."""
-    place = ord(one) - ord(FIRST)
-    letter = _letters()[place if 0 <= place < len(_letters()) else ord("?") - ord(FIRST)]
+class _Masks(dict[str, NDArray[np.uint8]]):
+    """Letters of one size, each drawn when it is first asked for."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self._size = size
+
+    def __missing__(self, one: str) -> NDArray[np.uint8]:
+        place = ord(one) - ord(FIRST)
+        if not 0 <= place < len(_letters()):
+            return self["?"]  # not kept: there are a million such signs
+        self[one] = mask = _mask(_letters()[place], self._size)
+        return mask
+
+
+@lru_cache(maxsize=8)
+def _letters_of(size: Size) -> _Masks:
+    return _Masks(size)
+
+
+def _mask(letter: _Letter, size: Size) -> NDArray[np.uint8]:
+    """255 where the letter covers what is below it, 0 where it does not."""
     mask = np.zeros((size.above_px + size.below_px, max(1, round(letter.width * size.units_px))), np.uint8)
     line = np.array((0, size.above_px), np.float32)
     strokes = [np.round((one * size.units_px + line) * (1 << FRACTION_BITS)).astype(np.int32) for one in letter.strokes]

@@ -23,6 +23,7 @@ from station.config import Settings
 from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
 from station.detectors.metric import Hits, Marked, average_precision, by_coco50, f_score_at, match
+from station.detectors.network import Input
 from station.detectors.preprocess import Letterbox
 from station.detectors.quantize import quantize
 from station.detectors.store import ModelFile, ModelStore, find_model
@@ -175,7 +176,7 @@ def _others_of(pictures: Sequence[Path], calibration: Sequence[Path]) -> list[Pa
 
 
 def _tensors(pictures: Sequence[Path], deep: int, size_px: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
-    box = Letterbox(height=size_px[0], width=size_px[1], dtype=np.float32)
+    box = Letterbox(Input(1, size_px[0], size_px[1], np.float32))
     for picture in track(pictures, description="calibrating", console=Console(stderr=True)):
         box.fill(load(picture, depth_bits=deep))
         yield np.asarray(box.tensor, np.float32).copy()

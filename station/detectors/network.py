@@ -21,7 +21,14 @@ Floats: TypeAlias = NDArray[np.float32]
 Dtype: TypeAlias = type[np.float32 | np.float16 | np.uint8]
 
 Tensor: TypeAlias = NDArray[np.float32 | np.float16 | np.uint8]
-"""B x 3 x H x W in C order: 0..1 in float or half, 0..255 in bytes."""
+"""
+B x 3 x H x W in C order: 0..1 in float or half, 0..255 in bytes.
+
+Or, in blocks of 2 x 2 pixels, B x H/2 x W/2 x 16 bytes: four of each pixel, of which the fourth counts for nothing.
+"""
+
+BLOCK_PX, PIXEL_BYTES = 2, 4
+BLOCK_BYTES = BLOCK_PX * BLOCK_PX * PIXEL_BYTES
 
 EXPORT_HINT = "export it again with: yolo export model=YOUR.pt format=onnx imgsz=640"
 # How protobuf writes the key "location" of a tensor that lies in another file (onnx.proto: StringStringEntryProto).
@@ -33,12 +40,23 @@ PAIR = "pair"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a network takes: *batch* pictures at a time (None: any number) of three planes each, in *dtype*."""
+    """
+    What a network takes: *batch* pictures at a time (None: any number) of three planes each, in *dtype*.
+
+    *blocks*: in blocks of pixels, see ``Tensor``.
+    """
 
     batch: int | None
     height_px: int
     width_px: int
     dtype: Dtype
+    blocks: bool = False
+
+    def shape(self, batch: int = 1) -> tuple[int, int, int, int]:
+        """Of a ``Tensor`` of so many pictures."""
+        if self.blocks:
+            return (batch, self.height_px // BLOCK_PX, self.width_px // BLOCK_PX, BLOCK_BYTES)
+        return (batch, 3, self.height_px, self.width_px)
 
 
 class Network(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import structlog
 
+from station.detectors.blocks_in import with_blocks_in
 from station.detectors.bytes_in import with_bytes_in
 from station.detectors.network import (
+    BLOCK_BYTES,
+    BLOCK_PX,
     EXPORT_HINT,
     Dtype,
     Floats,
@@ -80,7 +84,8 @@ class OnnxNetwork:
         self.sha256 = checked_file(path, sha256)
         self._threads = threads or cores()
         chosen = _offered(providers)
-        self._bytes_in = chosen == [CPU]  # GPUs are given what the file says
+        # GPUs are given what the file says. It is kept for the halves: to change it takes 30 ms, and they come at once.
+        self._changed = _changed(path) if chosen == [CPU] else None
         self._session = self._load(self._threads, chosen, Engines(engines, self.sha256))
         self._half = self._session
         try:
@@ -94,7 +99,13 @@ class OnnxNetwork:
         self.labels = labels_of(self.metadata, path)
         inputs = self._session.get_inputs()
         dtype = TAKES.get(inputs[0].type) if inputs else None
-        self.input = input_of([_shape(one) for one in inputs], dtype, self.metadata, path=path)
+        shapes = [_shape(one) for one in inputs]
+        match shapes:
+            case [(batch, int(down), int(across), last)] if last == BLOCK_BYTES and down != 3:
+                planes = input_of([(batch, 3, down * BLOCK_PX, across * BLOCK_PX)], dtype, self.metadata, path=path)
+                self.input = replace(planes, blocks=True)
+            case _:
+                self.input = input_of(shapes, dtype, self.metadata, path=path)
         self._input = str(inputs[0].name)
         outputs = self._session.get_outputs()  # older exports give their inner layers as further ones
         if not outputs:
@@ -128,10 +139,11 @@ class OnnxNetwork:
         if self._half is self._session and self._threads > 1 and self.provider == CPU:  # a GPU has no halves
             checked_file(self.path, self.sha256)  # another model may lie there by now
             self._half = self._load(self._threads // 2, [CPU], Engines(None, self.sha256))
+            self._changed = None
             give_back()
 
     def _load(self, threads: int, chosen: list[str], engines: Engines) -> Any:
-        return _session(self.path, threads, chosen, engines, bytes_in=self._bytes_in)
+        return _session(self.path, threads, chosen, engines, changed=self._changed)
 
 
 def offers_gpu() -> bool:
@@ -143,8 +155,8 @@ def _shape(told: Any) -> tuple[int | None, ...]:
     return tuple(one if isinstance(one, int) else None for one in told.shape)
 
 
-def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, bytes_in: bool) -> Any:
-    """*bytes_in*: a network that can be given bytes is. Raises ModelError."""
+def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, changed: bytes | None) -> Any:
+    """*changed*: the file's content as it is rather to be loaded; None: as it is. Raises ModelError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -155,7 +167,7 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, b
     # Threads spin within a run, where they wait for each other hundreds of times, and sleep when it ends: 35.5 ms and
     # 71 ms of CPU a run on two quiet cores. Never spinning takes 38 to 41 ms; the default burns 96 ms of CPU a run.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    model: str | bytes = (_with_bytes_in(path) if bytes_in else None) or str(path)
+    model: str | bytes = changed or str(path)
     if chosen == [CPU]:
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -183,11 +195,13 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, b
         return session
 
 
-def _with_bytes_in(path: Path) -> bytes | None:
+def _changed(path: Path) -> bytes | None:
+    """The file's content so that it takes what is quicker to make and to compute; None: it can only be as it is."""
     try:
-        return with_bytes_in(path.read_bytes())
+        model = with_bytes_in(path.read_bytes())
     except OSError:  # it was there a moment ago; onnxruntime will say what has become of it
         return None
+    return model and (with_blocks_in(model) or model)
 
 
 @cache

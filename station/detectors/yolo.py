@@ -275,8 +275,7 @@ class NetworkDetector:
         return _Desk(self._letterbox(1))
 
     def _letterbox(self, batch: int) -> Letterbox:
-        height, width = self.input_size
-        return Letterbox(height=height, width=width, dtype=self._network.input.dtype, batch=batch, stretch=self._detr)
+        return Letterbox(self._network.input, batch=batch, stretch=self._detr)
 
     def _find_layout(self) -> tuple[Layout, int]:
         """What its answers mean, and how many rows they have at most."""

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from station.assets import ASSETS
 from station.detectors.bytes_in import with_bytes_in
+from station.detectors.network import Input
 from station.detectors.onnx import OnnxNetwork
 from tests.detectors.models import save
 from tests.detectors.outputs import V8
@@ -42,8 +43,8 @@ def test_the_shipped_networks_answer_bytes_with_the_same_numbers(name: str) -> N
 def test_on_the_processor_a_shipped_network_takes_bytes_and_another_what_its_file_says(tmp_path: Path) -> None:
     shipped = OnnxNetwork(ASSETS / "pcb-pair.onnx", threads=2)
     shipped.halve()
-    assert shipped.input.dtype is np.uint8
-    picture = np.random.default_rng(0).integers(0, 256, (1, 3, 640, 640)).astype(np.uint8)
+    assert shipped.input == Input(1, 640, 640, np.uint8, blocks=True)
+    picture = np.random.default_rng(0).integers(0, 256, shipped.input.shape()).astype(np.uint8)
     assert np.array_equal(shipped.run(picture), shipped.run(picture, half=True))
     assert OnnxNetwork(save(tmp_path / "m.onnx", V8), threads=1).input.dtype is np.float32
 
@@ -182,7 +183,7 @@ def test_where_a_gpu_does_not_load_the_halves_are_given_what_the_whole_is(monkey
         network = OnnxNetwork(ASSETS / "pcb-pair.onnx", threads=2)
         network.halve()
     assert network.provider == "CPUExecutionProvider"
-    picture = np.zeros((1, 3, 640, 640), network.input.dtype)
+    picture = np.zeros(network.input.shape(), network.input.dtype)
     assert np.array_equal(network.run(picture, half=True), network.run(picture))
 
 
