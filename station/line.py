@@ -1,4 +1,8 @@
-"""The line: frame, detect, decide, record, gate, evidence, seal; one board after the other."""
+"""
+The line: frame, detect, decide, record, gate, evidence, seal; one board after the other.
+
+Where there is no gate nobody waits for the record: evidence comes before it, and both are one commit.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +89,7 @@ class Listeners:
     Who hears of the line's progress, each quick.
 
     *inspected*: a board is recorded. *worked*: all is well, with a board or without. *committed*: something new is
-    owed to the broker (from the thread that seals; the others from the line's).
+    owed to the broker (also from the thread that seals; the others from the line's alone).
     """
 
     inspected: Callable[[Inspection], None]
@@ -130,8 +134,8 @@ def run_line(
     No board is taken while *may_take* says no (the disk is full): it waits and goes on. Raises what the source, the
     ledger or the detector's host raises; the supervisor runs it again.
     """
-    # Evidence and the seal of one board are done beside the inspection of the next: they wait for the disk, which costs
-    # the line nothing then. Leaving the block waits for the last of them.
+    # With a gate, evidence and the seal of a board are done beside the inspection of the next: they wait for the disk,
+    # which costs the line nothing then. Leaving the block waits for the last of them.
     with (
         ThreadPoolExecutor(1, "seal") as beside,
         ThreadPoolExecutor(1, "hash") as hashing,
@@ -156,17 +160,21 @@ def run_line(
                 sealing.result()  # a LedgerError of its own ends the line here, before another board is answered
                 sealing = None
             if inspection is not None and bench is not None:
-                inspection, entry, shown = answer(inspection, bench.station, gate=gate, ledger=ledger)
-                sealing = beside.submit(
-                    seal,
-                    inspection,
-                    entry,
-                    shown,
-                    station=bench.station,
-                    ledger=ledger,
-                    evidence=evidence,
-                    then=listeners,
-                )
+                if gate is None:
+                    keep_and_record(inspection, bench.station, ledger=ledger, evidence=evidence)
+                    listeners.committed()
+                else:
+                    inspection, entry, shown = answer(inspection, bench.station, gate=gate, ledger=ledger)
+                    sealing = beside.submit(
+                        seal,
+                        inspection,
+                        entry,
+                        shown,
+                        station=bench.station,
+                        ledger=ledger,
+                        evidence=evidence,
+                        then=listeners,
+                    )
                 listeners.inspected(inspection)
             idle_turns = 0 if frame is not None else idle_turns + 1
             if inspection is not None or idle_turns >= WELL_TURNS:
@@ -220,20 +228,24 @@ def inspect(frame: Frame, bench: Bench, look: Look = look_now) -> Inspection:
     )
 
 
-def answer(inspection: Inspection, station: str, *, gate: Gate | None, ledger: Ledger) -> tuple[Inspection, Entry, str]:
+def keep_and_record(inspection: Inspection, station: str, *, ledger: Ledger, evidence: Evidence) -> None:
+    """Keeps the evidence, whole on disk before the event names it, then records the board and owes its event."""
+    left = Aftermath(GATE_OFF, evidence.keep(inspection))
+    ledger.record(inspection, lambda entry: event_of(inspection, entry, left, station=station), owed=True)
+
+
+def answer(inspection: Inspection, station: str, *, gate: Gate, ledger: Ledger) -> tuple[Inspection, Entry, str]:
     """
     Puts the verdict on disk, then shows it at the gate.
 
     Returns the inspection as the line was answered, its entry, and how the gate took it (one of ``GATE_*``): when the
     line had its answer already, because this one came too late, the board is what it was told, UNKNOWN.
 
-    What is visible outside is on disk first. A crash from here on leaves an event that says so: without evidence, and,
-    where there is a gate, with that unknown.
+    What is visible outside is on disk first. A crash from here on leaves an event that says so: without evidence, and
+    with what the gate showed unknown.
     """
-    left = Aftermath(GATE_OFF if gate is None else GATE_UNKNOWN, None)
+    left = Aftermath(GATE_UNKNOWN, None)
     entry = ledger.record(inspection, lambda entry: event_of(inspection, entry, left, station=station), owed=False)
-    if gate is None:
-        return inspection, entry, GATE_OFF
     frame, decision = inspection.frame, inspection.decision
     try:
         gate.show(Answer(frame.id, decision.verdict, decision.reason, frame.trigger))

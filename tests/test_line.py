@@ -21,6 +21,7 @@ from station.line import (
     Listeners,
     answer,
     inspect,
+    keep_and_record,
     log_inspection,
     look_now,
     run_line,
@@ -75,7 +76,7 @@ def test_a_picture_without_a_board_is_unknown_and_the_detector_is_not_asked() ->
     assert inspection.detect_ms is None
 
 
-def settle(ledger: FakeLedger, gate: Gate | None, evidence: FakeEvidence) -> None:
+def settle(ledger: FakeLedger, gate: Gate, evidence: FakeEvidence) -> None:
     inspection = inspect(frame(), bench())
     inspection, entry, shown = answer(inspection, "aoi-1", gate=gate, ledger=ledger)
     nobody = Listeners(inspected=lambda _: None, worked=lambda: None, committed=lambda: None)
@@ -142,13 +143,37 @@ def test_each_board_is_recorded_once_and_the_idle_line_goes_on_beating() -> None
     before = run.beats
     until(lambda: run.beats > before + 2)
     run.end()
+    assert [(kind, seq) for kind, seq, _ in ledger.commits] == [("owed", 1), ("owed", 2)], "one commit a board"
+    assert source.closed == 1
+
+
+def test_with_a_gate_a_board_is_recorded_before_it_is_shown_and_sealed_once() -> None:
+    source, ledger = FakeSource([frame(1), None, frame(2)]), FakeLedger()
+    run = Run(source, ledger, gate=FakeGate())
+    until(lambda: len(ledger.commits) == 4)
+    run.end()
     assert [(kind, seq) for kind, seq, _ in ledger.commits] == [
         ("recorded", 1),
         ("sealed", 1),
         ("recorded", 2),
         ("sealed", 2),
     ]
-    assert source.closed == 1
+
+
+def test_without_a_gate_the_evidence_is_kept_before_the_event_that_names_it_is_on_disk() -> None:
+    kept_before: list[int] = []
+    ledger = FakeLedger()
+
+    class Watched(FakeEvidence):
+        def keep(self, inspection: Inspection) -> str | None:
+            kept_before.append(len(ledger.commits))
+            return super().keep(inspection)
+
+    keep_and_record(inspect(frame(), bench()), "aoi-1", ledger=ledger, evidence=Watched("x.jpg"))
+    assert kept_before == [0]
+    ((kind, _, message),) = ledger.commits
+    event = json.loads(message.payload)
+    assert (kind, event["gate"], event["image"]["evidence"]) == ("owed", "off", "x.jpg")
 
 
 def test_a_picture_that_came_without_a_hash_is_on_record_with_that_of_its_pixels() -> None:
@@ -232,13 +257,6 @@ def test_a_seal_that_fails_ends_the_line_before_another_board_is_answered() -> N
     run.end()
     assert len(gate.shown) == 1
     assert [kind for kind, _, _ in ledger.commits] == ["recorded"], "the next start owes what was recorded"
-
-
-def test_a_crash_between_record_and_seal_leaves_an_event_that_says_so() -> None:
-    ledger = FakeLedger()
-    answer(inspect(frame(), bench()), "aoi-1", gate=None, ledger=ledger)
-    left = json.loads(ledger.commits[0][2].payload)
-    assert (left["gate"], left["image"]["evidence"]) == ("off", None)
 
 
 def test_while_the_disk_is_full_no_board_is_taken_and_the_line_still_beats() -> None:
