@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from station.errors import CommandError
 from station.health import Health
 from station.kept_file import read_kept, write_kept
 from station.types import Decision, Frame, ModelInfo, Verdict, cut
@@ -67,8 +68,16 @@ class Announcement:
         self._lock = threading.Lock()
         self._monotonic = monotonic
         self._announced_s: float | None = None
+        self._wanted = False
+
+    def want(self) -> None:
+        """There is a recipe that has challenges."""
+        self._wanted = True
 
     def announce(self) -> dict[str, Any]:
+        """Raises CommandError where no recipe has challenges: who announces one believes that they are on."""
+        if not self._wanted:
+            raise CommandError("no recipe has a challenge: see challenge of [recipe] and [recipes.NAME]")
         with self._lock:
             self._announced_s = self._monotonic()
         log.info("challenge announced")
@@ -106,6 +115,7 @@ class Challenge:
         self._rule = rule
         self._kept = kept
         self._announcement = announcement
+        announcement.want()
         self._health = health
         self._now = now
         self._boards = 0

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -71,6 +72,7 @@ class Disks:
         self._lock = threading.Lock()
         self._asked_s = float("-inf")
         self._free_bytes = 0
+        self._fullest: Path | None = None
         self._room = Room.PLENTY
 
     def room(self) -> Room:
@@ -85,12 +87,18 @@ class Disks:
             self._ask()
             return self._free_bytes
 
+    def fullest(self) -> Path | None:
+        """The path whose file system has the least room, as ``free_bytes`` found it; None: no path can be asked."""
+        with self._lock:
+            self._ask()
+            return self._fullest
+
     def _ask(self) -> None:
         now_s = self._monotonic()
         if now_s - self._asked_s < CACHE_S:
             return
         self._asked_s = now_s
-        self._free_bytes = min(self._answers(), default=0)
+        self._free_bytes, self._fullest = min(self._answers(), key=itemgetter(0), default=(0, None))
         self._room = room(
             self._free_bytes,
             evidence_floor_bytes=self._evidence_floor_bytes,
@@ -98,10 +106,10 @@ class Disks:
             before=self._room,
         )
 
-    def _answers(self) -> Iterator[int]:
+    def _answers(self) -> Iterator[tuple[int, Path]]:
         for path in self._paths:
             with suppress(OSError):  # what hangs on this path will say so itself
-                yield free_bytes(path, statvfs=self._statvfs)
+                yield free_bytes(path, statvfs=self._statvfs), path
 
 
 def free_bytes(path: Path, *, statvfs: Callable[[Path], Statvfs] = os.statvfs) -> int:

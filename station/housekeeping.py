@@ -39,10 +39,10 @@ class Housekeeping:
 
     def look(self) -> None:
         """About once a second: faults for a disk that fills up, and a step of the sweep."""
-        room, free_mb = self._disks.room(), self._disks.free_bytes() / 1e6
+        room = self._disks.room()
         if room is Room.FULL:
             why = (
-                f"{free_mb:.0f} MB free, {self._stop_below_mb:g} MB needed ([ledger] stop_below_mb): "
+                f"{self._free()}, {self._stop_below_mb:g} MB needed ([ledger] stop_below_mb): "
                 "no board is taken until there is room"
             )
             self._health.cannot("disk", why)
@@ -55,10 +55,18 @@ class Housekeeping:
         else:
             self._health.begin(
                 "disk_low",
-                f"{free_mb:.0f} MB free: no pictures are kept below {self._evidence_below_mb:g} MB "
-                "([evidence] stop_below_mb)",
+                f"{self._free()}: no pictures are kept below {self._evidence_below_mb:g} MB ([evidence] stop_below_mb)",
             )
         self._sweep()
+
+    def _free(self) -> str:
+        free_bytes, fullest = self._disks.free_bytes(), self._disks.fullest()
+        if fullest is None:
+            return "neither data_dir nor the inbox can be asked for its room"
+        # A file system without inodes has no room for a file, whatever df says.
+        return (
+            f"{free_bytes / 1e6:.0f} MB free on the disk of {fullest}{'' if free_bytes else ' (see df -h and df -i)'}"
+        )
 
     def clear(self) -> None:
         """About once a minute. Raises LedgerError."""

@@ -12,6 +12,7 @@ import pytest
 
 from station.challenge import DUE, FAILED, Announcement, Challenge, Rule
 from station.decide import decide, unknown
+from station.errors import CommandError
 from station.health import Health
 from station.types import Box, Decision, Defect, Frame, ModelInfo, Recipe, Trigger, Verdict
 
@@ -133,8 +134,15 @@ def test_an_announced_board_is_the_challenge_once(line: Line) -> None:
     assert line.board(found("short", "open")).reason.startswith("short")
 
 
+def test_where_no_recipe_has_a_challenge_none_can_be_announced() -> None:
+    """It was answered with ok, and who announced it believed that the station is watched."""
+    with pytest.raises(CommandError, match=r"no recipe has a challenge"):
+        Announcement().announce()
+
+
 def test_a_board_that_was_triggered_before_the_announcement_is_not_the_challenge() -> None:
     announcement = Announcement(monotonic=lambda: 100.0)
+    announcement.want()
     announcement.announce()
 
     def frame(at_s: float) -> Frame:

@@ -69,6 +69,7 @@ def test_the_fullest_file_system_counts() -> None:
     disks = fake.disks("/data", "/inbox")
     assert disks.room() is Room.FULL
     assert disks.free_bytes() == GB // 2
+    assert disks.fullest() == Path("/inbox")
 
 
 def test_the_disk_is_asked_once_a_second() -> None:
@@ -100,7 +101,9 @@ def test_a_path_that_cannot_be_asked_does_not_count() -> None:
 
 
 def test_without_any_answer_there_is_no_room() -> None:
-    assert FakeDisks().disks("/data").room() is Room.FULL
+    disks = FakeDisks().disks("/data")
+    assert disks.room() is Room.FULL
+    assert disks.fullest() is None
 
 
 def test_a_file_system_without_inodes_has_no_room() -> None:

@@ -45,13 +45,14 @@ def test_a_disk_that_fills_up_is_a_fault_twice_and_none_when_there_is_room_again
     house = House()
     assert house.faults_at(1000) == {}
     assert house.faults_at(50) == {
-        "disk_low": "50 MB free: no pictures are kept below 100 MB ([evidence] stop_below_mb)"
+        "disk_low": "50 MB free on the disk of /: no pictures are kept below 100 MB ([evidence] stop_below_mb)"
     }
     assert set(house.faults_at(5)) == {"disk_low", "disk_full"}
     assert "no board is taken" in house.health.not_ready()["disk"]
+    assert "df -i" in house.faults_at(0)["disk_full"]
     assert house.faults_at(1000) == {}
     assert house.health.not_ready() == {}
-    assert house.sweeps == 4, "a step each time"
+    assert house.sweeps == 5, "a step each time"
 
 
 class Heap:
