@@ -101,17 +101,19 @@ def import_model(
 
 def list_models(settings: Settings, console: Console) -> None:
     """Prints what is in the store, and which one is used; a damaged one says what is wrong with it."""
-    store = model_store(settings)
+    store, wanted = model_store(settings), settings.detector.model
     try:
-        current: str | None = store.current()
+        current = store.current() if wanted == STORE else wanted
     except ModelError as error:
         console.print(plain(f"station: {error}", style="red"))
-        current = None
+        current = ""
     table = Table("", Column("model", no_wrap=True), "labels", "input", "ms", "self-test", "imported", "sha256")
     damaged = list[str]()
     for name in SHIPPED:
         tested = "needs [recipe] template" if name == PAIRED else "samples"
-        table.add_row(_mark(current, name), name, "", "", "", tested, "ships", (find_model(name).sha256 or "")[:8])
+        table.add_row(
+            _mark(current, name), name, "", "", "", plain(tested), "ships", (find_model(name).sha256 or "")[:8]
+        )
     for name in store.names():
         damage = store.damage(name)
         if damage is not None:
@@ -132,7 +134,6 @@ def list_models(settings: Settings, console: Console) -> None:
     console.print(table)
     for text in damaged:
         console.print(plain(text, style="red"))
-    wanted = settings.detector.model
     if wanted != STORE:
         console.print(plain(f'[detector] model = "{wanted}" in the configuration: that is used, and no choice here'))
 
@@ -248,16 +249,17 @@ def _escaped(sign: str) -> str:
     return f"\\U{ord(sign):08X}"
 
 
-def _mark(current: str | None, name: str) -> str:
+def _mark(current: str, name: str) -> str:
     return "*" if current == name else ""
 
 
 def _say_used(settings: Settings, name: str, console: Console) -> None:
     wanted = settings.detector.model
-    console.print(plain(f"{name} is used from the next start of the station on."))
-    if wanted != STORE:
-        wins = f'But the configuration says [detector] model = "{wanted}", and that wins: set it to "{STORE}".'
-        console.print(plain(wins, style="yellow"))
+    if wanted == STORE:
+        console.print(plain(f"{name} is used from the next start of the station on."))
+    else:
+        wins = f'the configuration says [detector] model = "{wanted}". Set it to "{STORE}".'
+        console.print(plain(f"{name} is chosen, but not used: {wins}", style="yellow"))
 
 
 def _sha256(path: Path) -> str:

@@ -319,6 +319,22 @@ def test_the_list_shows_a_damaged_model_as_such(settings: Settings, store: Model
     assert "DAMAGED" in console.export_text()
 
 
+def test_what_the_configuration_names_is_marked_as_used_and_a_choice_that_does_not_count_is_said_to_be_none(
+    settings: Settings, store: ModelStore
+) -> None:
+    """The star stood at the store's choice, and "is used from the next start" was the first that was read."""
+    named = settings.model_copy(update={"detector": settings.detector.model_copy(update={"model": PAIRED})})
+    console = Console(width=200, record=True, file=io.StringIO())
+    use(named, BUNDLED, console)
+    list_models(named, console)
+    text = console.export_text()
+    assert f'{BUNDLED} is chosen, but not used: the configuration says [detector] model = "{PAIRED}"' in text
+    assert "from the next start" not in text
+    (starred,) = (line for line in text.splitlines() if "*" in line)
+    assert PAIRED in starred
+    assert "needs [recipe] template" in starred
+
+
 def test_a_damaged_model_is_told_and_imported_again_under_its_name(
     settings: Settings, store: ModelStore, tmp_path: Path
 ) -> None:
