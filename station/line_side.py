@@ -47,7 +47,7 @@ from station.parts import check_apart, lock_inbox, make_folder, read_password
 from station.sections import MB, FolderSection
 from station.serial_port import SerialOptions, SerialPort
 from station.sources.camera import Camera, CameraOptions
-from station.sources.folder import FolderSource
+from station.sources.folder import SILENT_S, FolderSource
 from station.sources.free import FreeSource
 from station.sources.marks import IN_FLIGHT
 from station.sources.scanner import Scanner
@@ -111,6 +111,7 @@ def build_line_side(
                 in_flight=settings.station.data_dir / IN_FLIGHT,
                 ledger=ledger,
                 on_backlog=on_backlog,
+                on_silence=partial(tell_silence, health, str(wanted.path)),
                 foresee=foresee,
             )
             return side.built(source, str(wanted.path), gate=side.gate(), inbox=lock_inbox(wanted.path))
@@ -378,6 +379,7 @@ def build_folder(
     in_flight: Path,
     ledger: SqliteLedger,
     on_backlog: Callable[[int], None],
+    on_silence: Callable[[bool], None],
     foresee: Callable[[Frame], None],
 ) -> FolderSource:
     with contextlib.suppress(ConfigError):  # a share that is away at the moment: the source says so, and waits for it
@@ -396,9 +398,21 @@ def build_folder(
         max_pixels=int(wanted.max_pixels_mp * MB),
         depth_bits=wanted.depth_bits,
         on_backlog=on_backlog,
+        on_silence=on_silence,
         foresee=foresee,
         ahead=AHEAD,
     )
+
+
+def tell_silence(health: Health, path: str, silent: bool) -> None:
+    """While the inbox at *path* does not answer, no board can be inspected, and that is a fault."""
+    if silent:
+        why = f"{path} has not answered for {SILENT_S:g} s: is the share's server there? It goes on by itself"
+        health.cannot("inbox", why)
+        health.begin("inbox_silent", why)
+    else:
+        health.cannot("inbox", None)
+        health.end("inbox_silent")
 
 
 def no_code(_at_s: float) -> str | None:

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 MAX_CRASHES = 3  # a file that was in flight in so many crashes is not tried again
 _IDLE_S = 0.25  # how often an idle source says so, and sees that it shall stop
+SILENT_S = 90.0  # after which a look, a read or a scan that has not come back is one at a share whose server is away
 # Of pictures that are larger than this only the next one is decoded ahead: each takes three bytes a pixel.
 _LARGE_PX = 4_000_000
 
@@ -80,6 +81,9 @@ class FolderSource:
     *depth_bits*: how many of 16 bits a deep picture uses.
     The first group of *serial_pattern*, or all that it matches in the file's name, is the board's serial.
 
+    *on_silence* hears whether the folder does not answer; it is called from the line's thread, when that changes. A
+    read that hangs cannot be ended, and no restart helps: the line only waits, as it does for the next board.
+
     *foresee* hears, from the source's own thread, of each frame that waits while another is with the caller; up to
     *ahead* of them are decoded then.
     """
@@ -100,6 +104,7 @@ class FolderSource:
         max_pixels: int = 150_000_000,
         depth_bits: int = DEEP_BITS,
         on_backlog: Callable[[int], None] = lambda _waiting: None,
+        on_silence: Callable[[bool], None] = lambda _silent: None,
         foresee: Callable[[Frame], None] = lambda _frame: None,
         ahead: int = 1,
         monotonic: Callable[[], float] = time.monotonic,
@@ -116,6 +121,8 @@ class FolderSource:
         self._limits = Limits(max_bytes, max_pixels, unchanged_s)
         self._decode = partial(decode, depth_bits=depth_bits)
         self._on_backlog = on_backlog
+        self._on_silence = on_silence
+        self._silent = False
         self._foresee = foresee
         self._depth = ahead
         self._monotonic = monotonic
@@ -153,11 +160,17 @@ class FolderSource:
         pool = ThreadPoolExecutor(1, thread_name_prefix="folder-ahead")
         try:
             coming: deque[Future[_Taken | None]] = deque([pool.submit(ahead.start, leftovers, self._recorded)])
+            waits_since_s: float | None = None
             while not stop.is_set():
                 wait([coming[0]], timeout=_IDLE_S)
                 if not coming[0].done():
+                    now_s = self._monotonic()
+                    waits_since_s = now_s if waits_since_s is None else waits_since_s
+                    self._says_nothing(now_s - waits_since_s > SILENT_S)
                     yield None
                     continue
+                waits_since_s = None
+                self._says_nothing(False)
                 taken = coming.popleft().result()
                 if taken is None:
                     if not coming:
@@ -180,6 +193,11 @@ class FolderSource:
             if watch is not None:
                 watch.stop()
             custody.close()
+
+    def _says_nothing(self, silent: bool) -> None:
+        if silent != self._silent:
+            self._silent = silent
+            self._on_silence(silent)
 
     def _depth_for(self, frame: Frame) -> int:
         return 1 if frame.image is None or frame.image.shape[0] * frame.image.shape[1] > _LARGE_PX else self._depth

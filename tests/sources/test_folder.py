@@ -6,6 +6,7 @@ import re
 import threading
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from station.disk import sync_directory
 from station.errors import SourceError
-from station.sources import folder
+from station.sources import folder, readiness
 from station.types import Frame, Image, Recorded
 from tests.sources.boards import PATIENCE_S, Clock, drop, files_below, line_on, open_descriptors, picture, png_head
 from tests.waiting import until
@@ -72,6 +73,38 @@ def test_a_file_renamed_into_place_is_taken_though_others_were_claimed_just_befo
         for number in range(20):
             drop(inbox, f"{number}.tmp", picture(number)).rename(inbox / f"{number}.png")
             assert number_of(line.inspect()) == number
+
+
+def test_a_read_that_hangs_is_said_once_and_taken_back_when_it_has_come_back(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a share whose server is gone: the station stayed ready for good."""
+    clock, said, hangs, goes_on = Clock(), list[bool](), threading.Event(), threading.Event()
+    read = readiness.examine
+
+    def hanging(*arguments: Any, **options: Any) -> Any:
+        hangs.set()
+        assert goes_on.wait(PATIENCE_S)
+        return read(*arguments, **options)
+
+    with line_on(inbox, monotonic=clock, on_silence=said.append, polling=False) as line:
+        line.begin()
+        clock.advance(3 * folder.SILENT_S)
+        line.idle()
+        assert said == [], "a folder without boards is not silent"
+        monkeypatch.setattr(folder, "examine", hanging)
+        drop(inbox, "a.png", picture(1))
+        line.idle_until(hangs.is_set)
+        line.idle(2)
+        clock.advance(folder.SILENT_S)
+        line.idle(2)
+        assert said == []
+        clock.advance(1.0)
+        line.idle(2)
+        assert said == [True]
+        goes_on.set()
+        assert number_of(line.inspect()) == 1
+        assert said == [True, False]
 
 
 def test_a_file_written_in_pieces_is_taken_once_and_whole(inbox: Path) -> None:
