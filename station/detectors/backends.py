@@ -20,6 +20,7 @@ import structlog
 
 from station.detectors.kept import replace_file
 from station.detectors.network import Network, checked_file, cores
+from station.detectors.processor import ours_saturates
 from station.errors import ConfigError, DetectorError, ModelError
 from station.extras import how_to_add
 
@@ -163,6 +164,7 @@ def _timed(network: Network) -> float:
 def _key(sha256: str, threads: int) -> str:
     """All that the answer depends on: the model, the libraries, the processor, and how much of it is ours."""
     parts = [sha256, *(f"{one} {_version(one)}" for one in ("onnxruntime", "onnxruntime-gpu", "openvino"))]
+    parts += ["without saturation"] if ours_saturates() else []  # both compute otherwise there than they did once
     return hashlib.sha256("\n".join([*parts, _processor(), str(threads)]).encode()).hexdigest()
 
 
