@@ -74,7 +74,7 @@ np.save(sys.argv[3], scores(networks[sys.argv[1]](MODEL, threads=1)))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processor", ["Haswell-v4", "Skylake-Server-v5"])
+@pytest.mark.parametrize("processor", ["IvyBridge-v2", "Haswell-v4", "Skylake-Server-v5"])
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_on_an_old_processor_the_same_is_found(tmp_path: Path, backend: str, processor: str) -> None:
     """On one that is emulated. Without care onnxruntime finds a third there, and OpenVINO a tenth."""
