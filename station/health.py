@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 
+INSPECTS = "line"  # the loop without which no board is inspected
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """
@@ -102,6 +105,9 @@ class Health:
                 self._failing[what] = why
 
     def not_ready(self) -> dict[str, str]:
-        """Why the station cannot inspect at the moment; empty when it can."""
+        """Why the station cannot inspect at the moment; empty when it can. A line that has stalled does not."""
         with self._lock:
-            return dict(self._failing)
+            why = dict(self._failing)
+        if INSPECTS in self.stalled():
+            why[INSPECTS] = f"it has not moved for more than {self._limits_s[INSPECTS]:g} s"
+        return why

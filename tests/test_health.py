@@ -89,3 +89,17 @@ def test_not_ready_lasts_until_the_same_part_says_that_it_can_again() -> None:
     assert health.not_ready() == {"line": "failed"}
     health.cannot("line", None)
     assert health.not_ready() == {}
+
+
+def test_while_the_line_has_stalled_no_board_can_be_inspected_and_of_another_loop_that_is_not_said() -> None:
+    clock = Clock()
+    health = Health(monotonic=clock)
+    health.watch("line", limit_s=30.0)
+    health.watch("publish", limit_s=30.0)
+    clock.now_s += 31.0
+    health.beat("line")
+    assert health.not_ready() == {}
+    clock.now_s += 31.0
+    assert health.not_ready() == {"line": "it has not moved for more than 30 s"}
+    health.beat("line")
+    assert health.not_ready() == {}

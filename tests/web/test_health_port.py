@@ -119,6 +119,9 @@ def test_a_stalled_loop_is_not_alive_and_named(client: httpx.Client, clock: Cloc
     answer = client.get("/livez")
     assert answer.status_code == 503
     assert "[-]line has stalled" in answer.text
+    ready = client.get("/readyz")
+    assert ready.status_code == 503, "it stayed ready, though no board is inspected"
+    assert "[-]line it has not moved for more than" in ready.text
     whole = client.get("/health")
     assert whole.status_code == 503
     assert whole.json()["checks"]["line:beat_age"][0] == {
