@@ -70,7 +70,8 @@ class FolderEvidence:
         """
         Draws and writes the picture; returns its name below the folder once it is on the disk.
 
-        None: not wanted, no picture, no room. A disk in trouble is a warning and None: evidence never stops the line.
+        None: not wanted, no picture, no room. A disk or memory in trouble is a warning and None: evidence never stops
+        the line.
         """
         image, verdict = inspection.frame.image, inspection.decision.verdict
         wanted = self._keep == "all" or (self._keep == "rejects" and verdict is not Verdict.PASS)
@@ -83,6 +84,9 @@ class FolderEvidence:
             _write(self._folder / day, name, _jpeg(self._canvas))
         except OSError as error:
             self._warn(error.strerror or str(error), f"{day}/{name}")
+            return None
+        except MemoryError as error:
+            self._warn(f"too little memory: {error}", f"{day}/{name}")
             return None
         except cv2.error as error:  # a picture of a size that JPEG does not have
             self._warn(error.err or str(error), f"{day}/{name}")

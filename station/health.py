@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-
 INSPECTS = "line"  # the loop without which no board is inspected
 
 

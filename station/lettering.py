@@ -77,14 +77,13 @@ def write(canvas: Image, text: str, at: tuple[int, int], size: Size, colour: Col
     mask = mask[max(0, -top) : max(0, canvas.shape[0] - top), max(0, -left) : max(0, canvas.shape[1] - left)]
     top, left = max(0, top), max(0, left)
     if mask.size:
-        shades = _shades(on, colour).take(mask, axis=0)
-        canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = shades
+        canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = cv2.applyColorMap(mask, _shades(on, colour))
 
 
 @lru_cache(maxsize=32)
 def _shades(ground: Colour, colour: Colour) -> NDArray[np.uint8]:
-    """From the one to the other, 256 x 3."""
-    return np.round(np.linspace(ground, colour, 256)).astype(np.uint8)
+    """From the one to the other, 256 x 1 x 3."""
+    return np.round(np.linspace(ground, colour, 256)[:, None]).astype(np.uint8)
 
 
 class _Masks(dict[str, NDArray[np.uint8]]):

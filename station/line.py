@@ -229,9 +229,17 @@ def inspect(frame: Frame, bench: Bench, look: Look = look_now) -> Inspection:
 
 
 def keep_and_record(inspection: Inspection, station: str, *, ledger: Ledger, evidence: Evidence) -> None:
-    """Keeps the evidence, whole on disk before the event names it, then records the board and owes its event."""
-    left = Aftermath(GATE_OFF, evidence.keep(inspection))
-    ledger.record(inspection, lambda entry: event_of(inspection, entry, left, station=station), owed=True)
+    """
+    Keeps the evidence, whole on disk before the event names it, then records the board and owes its event.
+
+    Whatever becomes of the evidence, the board is recorded: else the line would meet it again and again.
+    """
+    kept: str | None = None
+    try:
+        kept = evidence.keep(inspection)
+    finally:
+        left = Aftermath(GATE_OFF, kept)
+        ledger.record(inspection, lambda entry: event_of(inspection, entry, left, station=station), owed=True)
 
 
 def answer(inspection: Inspection, station: str, *, gate: Gate, ledger: Ledger) -> tuple[Inspection, Entry, str]:

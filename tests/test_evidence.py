@@ -180,6 +180,20 @@ def test_a_disk_in_trouble_costs_the_picture_and_one_warning(tmp_path: Path, mon
         assert pictures.keep(fail()) is not None
 
 
+def test_too_little_memory_for_drawing_costs_the_picture_and_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing_left(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 181. MiB")
+
+    pictures = folder_evidence(tmp_path)
+    with capture_logs() as logs:
+        monkeypatch.setattr("station.evidence.drawn", nothing_left)
+        assert [pictures.keep(fail()) for _ in range(2)] == [None, None]
+    (warning,) = logs
+    assert warning["error"] == "too little memory: Unable to allocate 181. MiB"
+
+
 def test_a_disk_that_takes_a_picture_in_parts_gets_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = folder_evidence(tmp_path / "whole")
     parts = folder_evidence(tmp_path / "parts")

@@ -176,6 +176,20 @@ def test_without_a_gate_the_evidence_is_kept_before_the_event_that_names_it_is_o
     assert (kind, event["gate"], event["image"]["evidence"]) == ("owed", "off", "x.jpg")
 
 
+def test_whatever_becomes_of_the_evidence_the_board_is_recorded() -> None:
+    """Else the line, which fails by it, would meet the same board again and again."""
+
+    class Broken(FakeEvidence):
+        def keep(self, inspection: Inspection) -> str | None:
+            raise ValueError("a defect in drawing")
+
+    ledger = FakeLedger()
+    with pytest.raises(ValueError, match="a defect in drawing"):
+        keep_and_record(inspect(frame(), bench()), "aoi-1", ledger=ledger, evidence=Broken())
+    ((kind, _, message),) = ledger.commits
+    assert (kind, json.loads(message.payload)["image"]["evidence"]) == ("owed", None)
+
+
 def test_a_picture_that_came_without_a_hash_is_on_record_with_that_of_its_pixels() -> None:
     given = frame(sha256="")
     run = Run(FakeSource([given]), FakeLedger())

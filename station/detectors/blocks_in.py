@@ -61,6 +61,7 @@ from station.detectors.onnx_file import (
 
 PLANES = 3
 FLOAT_BYTES = 4
+MOST_KERNEL_PX = 32  # of a side: more is no network that we know
 TO_PLANES = (0, 3, 1, 2)  # from batch x height x width x bytes
 
 
@@ -137,6 +138,8 @@ def _first(fields: list[Field], given: str, named: Mapping[str, int]) -> _First:
         return readers[0]
 
     reader = only_reader(given, "DequantizeLinear")
+    if not _one_scale(fields, nodes[reader], named):
+        raise OtherError
     (picture,) = nodes[reader].outputs
     convolution = only_reader(picture, "Conv")
     weights = nodes[convolution].inputs[1]
@@ -168,11 +171,17 @@ def _around_zero(fields: list[Field], scaled: Node, named: Mapping[str, int]) ->
 
 def _by_output(fields: list[Field], place: int, scaled: Node, named: Mapping[str, int]) -> bool:
     """Whether the weights share one scale, or those of one output do, and no other way of sharing is meant."""
-    scale, content = named.get(scaled.inputs[1]), fields[place].content
-    if scale is None or attribute_of(content, "block_size", otherwise=[0]) != [0]:
+    if scaled.inputs[1] not in named or attribute_of(fields[place].content, "block_size", otherwise=[0]) != [0]:
         return False
-    scale_bytes = sum(len(one.content) for one in fields_of(fields[scale].content) if one.number in {FLOATS, RAW})
-    return scale_bytes == FLOAT_BYTES or attribute_of(content, "axis", otherwise=[1]) == [0]
+    return _one_scale(fields, scaled, named) or attribute_of(fields[place].content, "axis", otherwise=[1]) == [0]
+
+
+def _one_scale(fields: list[Field], scaled: Node, named: Mapping[str, int]) -> bool:
+    scale = named.get(scaled.inputs[1])
+    if scale is None:
+        return False
+    held = [one.content for one in fields_of(fields[scale].content) if one.number in {FLOATS, RAW}]
+    return sum(map(len, held)) == FLOAT_BYTES
 
 
 def _weights(tensor: memoryview) -> NDArray[np.int8]:
@@ -180,7 +189,9 @@ def _weights(tensor: memoryview) -> NDArray[np.int8]:
     lengths = numbers_of(tensor, LENGTHS)
     raw = next((one.content for one in fields_of(tensor) if one.number == RAW), b"")
     kind = next((one.value for one in fields_of(tensor) if one.number == DATA_TYPE), 0)
-    if kind != INT8 or len(lengths) != 4 or lengths[1] != PLANES or int(np.prod(lengths)) != len(raw):
+    if kind != INT8 or len(lengths) != 4 or lengths[1] != PLANES or max(lengths[2:]) > MOST_KERNEL_PX:
+        raise OtherError
+    if not raw or lengths[0] * lengths[1] * lengths[2] * lengths[3] != len(raw):
         raise OtherError
     return np.frombuffer(raw, np.int8).reshape(lengths)
 

@@ -101,7 +101,7 @@ class OnnxNetwork:
         dtype = TAKES.get(inputs[0].type) if inputs else None
         shapes = [_shape(one) for one in inputs]
         match shapes:
-            case [(batch, int(down), int(across), last)] if last == BLOCK_BYTES and down != 3:
+            case [(batch, int(down), int(across), last)] if self._changed and last == BLOCK_BYTES and down != 3:
                 planes = input_of([(batch, 3, down * BLOCK_PX, across * BLOCK_PX)], dtype, self.metadata, path=path)
                 self.input = replace(planes, blocks=True)
             case _:

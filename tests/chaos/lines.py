@@ -185,8 +185,6 @@ class FolderLine(Line):
         "board recorded",
         "evidence not yet kept",
         "evidence kept",
-        "board not yet sealed",
-        "board sealed",
         "file not yet moved",
         "file moved",
         "event not yet sent",

@@ -230,6 +230,28 @@ def test_weights_whose_scales_are_by_input_stay_as_they_are() -> None:
     assert with_blocks_in(by_input.SerializeToString()) is None
 
 
+def test_a_picture_with_a_scale_for_each_plane_stays_as_it_is() -> None:
+    """There would be one scale too few."""
+    each = onnx.load_from_string(network())
+    (step,) = (one for one in each.graph.initializer if one.name == "step")
+    step.CopyFrom(numpy_helper.from_array(np.full(3, 1 / 255, np.float32), "step"))
+    (none,) = (one for one in each.graph.initializer if one.name == "none")
+    none.CopyFrom(numpy_helper.from_array(np.zeros(3, np.uint8), "none"))
+    each.graph.node[0].attribute.append(helper.make_attribute("axis", 1))
+    assert answers(each.SerializeToString(), as_planes(noise(1, 12, 8))).size > 0
+    assert with_blocks_in(each.SerializeToString()) is None
+
+
+@pytest.mark.parametrize("lengths", [[0, 3, 100_000, 100_000], [6, 3, 1 << 31, 1 << 31], [0, 3, 3, 3]])
+def test_weights_that_are_none_take_no_time(lengths: list[int]) -> None:
+    """A damaged file of 600 bytes once took minutes."""
+    damaged = onnx.load_from_string(network())
+    (weights,) = (one for one in damaged.graph.initializer if one.name == "weights")
+    weights.dims[:] = lengths
+    weights.raw_data = b""
+    assert with_blocks_in(damaged.SerializeToString()) is None
+
+
 WHOLE = network(noted=True)
 
 

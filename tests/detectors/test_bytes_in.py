@@ -20,6 +20,7 @@ from station.assets import ASSETS
 from station.detectors.bytes_in import with_bytes_in
 from station.detectors.network import Input
 from station.detectors.onnx import OnnxNetwork
+from station.errors import ModelError
 from tests.detectors.models import save
 from tests.detectors.outputs import V8
 
@@ -47,6 +48,20 @@ def test_on_the_processor_a_shipped_network_takes_bytes_and_another_what_its_fil
     picture = np.random.default_rng(0).integers(0, 256, shipped.input.shape()).astype(np.uint8)
     assert np.array_equal(shipped.run(picture), shipped.run(picture, half=True))
     assert OnnxNetwork(save(tmp_path / "m.onnx", V8), threads=1).input.dtype is np.float32
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8])
+def test_a_file_that_takes_something_of_the_shape_of_blocks_is_refused(tmp_path: Path, kind: int) -> None:
+    """It was taken for one that the station had changed, and filled with rubbish."""
+    taken = helper.make_tensor_value_info("images", kind, [1, 32, 32, 16])
+    given = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 6, 84])
+    constant = helper.make_node("Constant", [], ["output0"], value=numpy_helper.from_array(V8))
+    graph = helper.make_graph([constant], "test", [taken], [given])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"names": "{0: 'open', 1: 'short'}"})
+    onnx.save(model, tmp_path / "odd.onnx")
+    with pytest.raises(ModelError, match="not one colour picture"):
+        OnnxNetwork(tmp_path / "odd.onnx", threads=1)
 
 
 def test_where_the_change_cannot_be_loaded_the_file_itself_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
