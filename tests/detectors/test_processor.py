@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from station.detectors.preprocess import Letterbox
 from station.detectors.processor import saturates
 from station.picture import decode
 
+PRECISE = "session.x64quantprecision"
 MODEL = ASSETS / "pcb-demo.onnx"
 FLAGS = "processor\t: 0\nmodel name\t: a processor\nflags\t\t: fpu sse4_2 avx2 {}\nbugs\t\t: none\n"
 
@@ -60,12 +62,24 @@ def test_where_the_processor_adds_with_a_loss_openvino_computes_in_float(
     assert np.abs(in_float - in_int8).max() < 0.1
 
 
+@pytest.mark.parametrize("saturating", [True, False])
+def test_onnxruntime_takes_twice_the_time_only_where_the_processor_adds_with_a_loss(
+    monkeypatch: pytest.MonkeyPatch, saturating: bool
+) -> None:
+    """It does what it is told to on any processor: told so everywhere, stations would be half as fast."""
+    monkeypatch.setattr("station.detectors.onnx.ours_saturates", lambda: saturating)
+    told = ""
+    with contextlib.suppress(RuntimeError):  # it was never told anything
+        told = OnnxNetwork(MODEL, threads=1)._session.get_session_options().get_session_config_entry(PRECISE)
+    assert told == ("1" if saturating else "")
+
+
 ON_ANOTHER = """
 import sys
 sys.path[:0] = sys.argv[2].split(":")
 import numpy as np
-from station.detectors import openvino
-openvino.ours_saturates = lambda: True  # the emulator shows the host's /proc/cpuinfo
+from station.detectors import onnx, openvino
+openvino.ours_saturates = onnx.ours_saturates = lambda: True  # the emulator shows the host's /proc/cpuinfo
 from station.detectors.onnx import OnnxNetwork
 from tests.detectors.test_processor import MODEL, scores
 networks = {"onnxruntime": OnnxNetwork, "openvino": openvino.OpenVinoNetwork}
