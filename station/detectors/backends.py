@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -18,9 +17,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import structlog
 
+from station.detectors import processor
 from station.detectors.kept import replace_file
 from station.detectors.network import Network, checked_file, cores
-from station.detectors.processor import ours_saturates
 from station.errors import ConfigError, DetectorError, ModelError
 from station.extras import how_to_add
 
@@ -164,8 +163,10 @@ def _timed(network: Network) -> float:
 def _key(sha256: str, threads: int) -> str:
     """All that the answer depends on: the model, the libraries, the processor, and how much of it is ours."""
     parts = [sha256, *(f"{one} {_version(one)}" for one in ("onnxruntime", "onnxruntime-gpu", "openvino"))]
-    parts += ["without saturation"] if ours_saturates() else []  # both compute otherwise there than they did once
-    return hashlib.sha256("\n".join([*parts, _processor(), str(threads)]).encode()).hexdigest()
+    parts += (
+        ["without saturation"] if processor.ours_saturates() else []
+    )  # both compute otherwise there than they did once
+    return hashlib.sha256("\n".join([*parts, processor.name(), str(threads)]).encode()).hexdigest()
 
 
 def _version(distribution: str) -> str | None:
@@ -173,16 +174,6 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    """What Linux calls it; on ARM it has numbers only."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = (line for line in lines if line.startswith(("model name", "CPU part")))
-    return next(named, platform.machine())
 
 
 def _remembered(file: Path) -> dict[str, Choice]:

@@ -22,7 +22,6 @@ from station.detectors.onnx_file import (
     ATTRIBUTE_NAME,
     DATA_TYPE,
     FLOATS,
-    GRAPH,
     INITIALIZER,
     INPUT,
     INT8,
@@ -51,11 +50,15 @@ from station.detectors.onnx_file import (
     attribute_written,
     attributes_of,
     fields_of,
-    node_of,
+    nodes_of,
     number_written,
     numbers_of,
+    only_input,
     renamed,
+    replaced,
+    rewritten,
     text_of,
+    within,
     written,
 )
 
@@ -73,11 +76,7 @@ def with_blocks_in(model: bytes) -> bytes | None:
     fourth of a pixel is makes no difference. None where its first step is no convolution by int8 weights in even
     steps, where that cannot be told, or it is no ONNX file. *model* is one that ``with_bytes_in`` made.
     """
-    try:
-        fields = fields_of(memoryview(model))
-        return b"".join(_graph(one.content) if one.number == GRAPH else one.whole for one in fields)
-    except (ValueError, IndexError):  # OtherError and UnicodeDecodeError are ValueErrors
-        return None
+    return rewritten(model, _graph)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +98,15 @@ class _First:
     between: frozenset[str]
 
 
-def _graph(content: memoryview) -> bytes:
-    """The field GRAPH anew. Raises ValueError for a graph that begins otherwise."""
-    fields = list(fields_of(content))
+def _graph(fields: list[Field]) -> bytes:
+    """The graph anew. Raises ValueError for one that begins otherwise."""
     named = {text_of(one.content, TENSOR_NAME): place for place, one in enumerate(fields) if one.number == INITIALIZER}
-    inputs = [one for one in fields if one.number == INPUT and text_of(one.content, VALUE_NAME) not in named]
-    if len(inputs) != 1:
-        raise OtherError
-    given = text_of(inputs[0].content, VALUE_NAME)
+    picture = only_input(fields, named)
+    given = text_of(picture.content, VALUE_NAME)
     first = _first(fields, given, named)
     planes = f"{given}/planes"
     weights = _weights(fields[first.weights].content)
-    side_px, shape = _in_blocks(inputs[0].content)
+    side_px, shape = _in_blocks(picture.content)
     ways = _ways(fields[first.convolution].content, weights.shape[2:])
     parts: list[bytes | memoryview] = []
     for place, one in enumerate(fields):
@@ -120,16 +116,16 @@ def _graph(content: memoryview) -> bytes:
             parts.append(written(NODE, _by_blocks(one.content, ways, side_px)))
         elif place == first.weights:
             parts.append(written(INITIALIZER, _held(one.content, _over_blocks(weights, ways))))
-        elif one is inputs[0]:
+        elif one is picture:
             parts.append(written(INPUT, shape))
         elif one.number != VALUE or text_of(one.content, VALUE_NAME) not in first.between:  # they have other shapes now
             parts.append(one.whole)
-    return written(GRAPH, b"".join(parts))
+    return b"".join(parts)
 
 
 def _first(fields: list[Field], given: str, named: Mapping[str, int]) -> _First:
     """Raises OtherError where what is *given* does not go into one convolution, by weights around zero."""
-    nodes = {place: node_of(one.content) for place, one in enumerate(fields) if one.number == NODE}
+    nodes = nodes_of(fields)
 
     def only_reader(name: str, kind: str) -> int:
         readers = [place for place, node in nodes.items() if name in node.inputs]
@@ -278,13 +274,7 @@ def _in_blocks(value: memoryview) -> tuple[tuple[int, int], bytes]:
     Raises OtherError for another shape, an open one, or one that is not made of whole blocks.
     """
     way = (VALUE_TYPE, TENSOR_TYPE, SHAPE)
-    shape = value
-    for number in way:
-        found = [one.content for one in fields_of(shape) if one.number == number]
-        if len(found) != 1:
-            raise OtherError
-        shape = found[0]
-    lengths = [one for one in fields_of(shape) if one.number == LENGTH]
+    lengths = [one for one in fields_of(within(value, way)) if one.number == LENGTH]
     known = [numbers_of(one.content, KNOWN) for one in lengths]
     match known:
         case [_, [3], [height], [width]] if height % BLOCK_PX == width % BLOCK_PX == 0:
@@ -292,14 +282,4 @@ def _in_blocks(value: memoryview) -> tuple[tuple[int, int], bytes]:
         case _:
             raise OtherError
     made = bytes(lengths[0].whole) + b"".join(written(LENGTH, number_written(KNOWN, one)) for one in blocks)
-    return (height, width), _replaced(value, way, made)
-
-
-def _replaced(content: memoryview, way: tuple[int, ...], made: bytes) -> bytes:
-    """The message with *made* in place of what lies at the end of the *way*."""
-    if not way:
-        return made
-    return b"".join(
-        written(way[0], _replaced(one.content, way[1:], made)) if one.number == way[0] else bytes(one.whole)
-        for one in fields_of(content)
-    )
+    return (height, width), replaced(value, way, made)

@@ -17,13 +17,9 @@ from station.detectors.onnx_file import (
     ELEMENT_TYPE,
     FLOAT,
     FLOATS,
-    FUNCTION,
-    GRAPH,
     INITIALIZER,
     INPUT,
     INT32S,
-    MOST_BYTES,
-    NODE,
     OUTPUT,
     OWN_DOMAINS,
     RAW,
@@ -32,13 +28,19 @@ from station.detectors.onnx_file import (
     UINT8,
     VALUE_NAME,
     VALUE_TYPE,
+    Field,
     Node,
     OtherError,
     fields_of,
-    node_of,
+    nodes_of,
     number_written,
+    numbers_of,
+    only_input,
     renamed,
+    replaced,
+    rewritten,
     text_of,
+    within,
     written,
 )
 
@@ -51,26 +53,16 @@ def with_bytes_in(model: bytes) -> bytes | None:
 
     None where its first step is not to round to steps of 1/255, where that cannot be told, or it is no ONNX file.
     """
-    if len(model) > MOST_BYTES:
-        return None
-    try:
-        fields = list(fields_of(memoryview(model)))
-        if any(one.number == FUNCTION for one in fields):
-            return None
-        return b"".join(_graph(one.content) if one.number == GRAPH else one.whole for one in fields)
-    except (ValueError, IndexError):  # OtherError and UnicodeDecodeError are ValueErrors
-        return None
+    return rewritten(model, _graph)
 
 
-def _graph(content: memoryview) -> bytes:
-    """The field GRAPH anew. Raises ValueError for a graph that begins otherwise."""
-    fields = list(fields_of(content))
+def _graph(fields: list[Field]) -> bytes:
+    """The graph anew. Raises ValueError for one that begins otherwise."""
     single = dict(_single(one.content) for one in fields if one.number == INITIALIZER)
-    inputs = [one for one in fields if one.number == INPUT and text_of(one.content, VALUE_NAME) not in single]
-    nodes = {place: node_of(one.content) for place, one in enumerate(fields) if one.number == NODE}
-    if len(inputs) != 1 or any(node.kind in BRANCHES for node in nodes.values()):
+    picture, nodes = only_input(fields, single), nodes_of(fields)
+    if any(node.kind in BRANCHES for node in nodes.values()):
         raise OtherError
-    given = text_of(inputs[0].content, VALUE_NAME)
+    given = text_of(picture.content, VALUE_NAME)
     first = [place for place, node in nodes.items() if given in node.inputs]
     if len(first) != 1 or not _rounds_to_bytes(nodes[first[0]], single):
         raise OtherError
@@ -87,11 +79,11 @@ def _graph(content: memoryview) -> bytes:
             continue
         if place in readers:
             parts.append(renamed(one.content, steps, given))
-        elif one is inputs[0]:
+        elif one is picture:
             parts.append(written(INPUT, _of_bytes(one.content)))
         else:
             parts.append(one.whole)
-    return written(GRAPH, b"".join(parts))
+    return b"".join(parts)
 
 
 def _rounds_to_bytes(node: Node, single: Mapping[str, tuple[int, bytes]]) -> bool:
@@ -115,18 +107,11 @@ def _single(tensor: memoryview) -> tuple[str, tuple[int, bytes]]:
 
 def _of_bytes(value: memoryview) -> bytes:
     """A ValueInfoProto whose tensor holds uint8, and not float. Raises ValueError for one that held another type."""
-
-    def changed(content: memoryview, *way: int) -> bytes:
-        parts: list[bytes | memoryview] = []
-        for one in fields_of(content):
-            if one.number != way[0]:
-                parts.append(one.whole)
-            elif len(way) == 1:
-                if one.value != FLOAT:
-                    raise OtherError
-                parts.append(number_written(way[0], UINT8))
-            else:
-                parts.append(written(way[0], changed(one.content, *way[1:])))
-        return b"".join(parts)
-
-    return changed(value, VALUE_TYPE, TENSOR_TYPE, ELEMENT_TYPE)
+    way = (VALUE_TYPE, TENSOR_TYPE)
+    tensor = within(value, way)
+    if numbers_of(tensor, ELEMENT_TYPE) != [FLOAT]:
+        raise OtherError
+    parts = (
+        number_written(ELEMENT_TYPE, UINT8) if one.number == ELEMENT_TYPE else one.whole for one in fields_of(tensor)
+    )
+    return replaced(value, way, b"".join(parts))

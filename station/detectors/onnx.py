@@ -140,8 +140,8 @@ class OnnxNetwork:
         if self._half is self._session and self._threads > 1 and self.provider == CPU:  # a GPU has no halves
             checked_file(self.path, self.sha256)  # another model may lie there by now
             self._half = self._load(self._threads // 2, [CPU], Engines(None, self.sha256))
-            self._changed = None
             give_back()
+        self._changed = None
 
     def _load(self, threads: int, chosen: list[str], engines: Engines) -> Any:
         return _session(self.path, threads, chosen, engines, changed=self._changed)

@@ -7,7 +7,7 @@ Source of the numbers: onnx.proto (github.com/onnx/onnx), protobuf.dev/programmi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 GRAPH, FUNCTION = 7, 25  # of ModelProto
@@ -48,6 +48,60 @@ class Node:
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def rewritten(model: bytes, graph: Callable[[list[Field]], bytes]) -> bytes | None:
+    """
+    The ONNX file *model* with its graph as *graph* makes it of the fields that it has.
+
+    None where that raises ValueError or IndexError, and for a file that is too large, has functions of its own, or is
+    none.
+    """
+    if len(model) > MOST_BYTES:
+        return None
+    try:
+        fields = list(fields_of(memoryview(model)))
+        if any(one.number == FUNCTION for one in fields):
+            return None
+        made = (
+            written(GRAPH, graph(list(fields_of(one.content)))) if one.number == GRAPH else one.whole for one in fields
+        )
+        return b"".join(made)
+    except (ValueError, IndexError):  # OtherError and UnicodeDecodeError are ValueErrors
+        return None
+
+
+def only_input(graph: Sequence[Field], constants: Container[str]) -> Field:
+    """What a graph is given: older files list its *constants* as inputs, too. Raises OtherError for more or none."""
+    given = [one for one in graph if one.number == INPUT and text_of(one.content, VALUE_NAME) not in constants]
+    if len(given) != 1:
+        raise OtherError
+    return given[0]
+
+
+def nodes_of(graph: Sequence[Field]) -> dict[int, Node]:
+    """By their places among the fields of a graph."""
+    return {place: node_of(one.content) for place, one in enumerate(graph) if one.number == NODE}
+
+
+def within(content: memoryview, way: Sequence[int]) -> memoryview:
+    """What lies at the end of the *way* through a message. Raises OtherError where it is not there once."""
+    for number in way:
+        found = [one.content for one in fields_of(content) if one.number == number]
+        if len(found) != 1:
+            raise OtherError
+        content = found[0]
+    return content
+
+
+def replaced(content: memoryview, way: Sequence[int], made: bytes) -> bytes:
+    """The message with *made* in place of what lies at the end of the *way*."""
+    if not way:
+        return made
+    return b"".join(
+        written(way[0], replaced(one.content, way[1:], made)) if one.number == way[0] else bytes(one.whole)
+        for one in fields_of(content)
+    )
 
 
 def fields_of(message: memoryview) -> Iterator[Field]:

@@ -1,4 +1,4 @@
-"""What the processor makes of networks of 8 bits."""
+"""What the processor is, and what it makes of networks of 8 bits."""
 
 from __future__ import annotations
 
@@ -24,8 +24,17 @@ def saturates(cpuinfo: str, machine: str) -> bool:
 @cache
 def ours_saturates() -> bool:
     """Of this machine; where that cannot be told, it does."""
+    return saturates(_cpuinfo(), platform.machine())
+
+
+def name() -> str:
+    """What Linux calls this machine's; on ARM it has numbers only."""
+    named = (line for line in _cpuinfo().splitlines() if line.startswith(("model name", "CPU part")))
+    return next(named, platform.machine())
+
+
+def _cpuinfo() -> str:
     try:
-        cpuinfo = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        return Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:
-        cpuinfo = ""
-    return saturates(cpuinfo, platform.machine())
+        return ""

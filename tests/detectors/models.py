@@ -124,3 +124,10 @@ def _write(
     helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
     return path
+
+
+def damaged(whole: bytes, *, at: int, value: int, length: int) -> tuple[bytes, bytes]:
+    """The file *whole* with another byte *at* a place, and its first *length* bytes."""
+    changed = bytearray(whole)
+    changed[at] = value
+    return bytes(changed), whole[:length]

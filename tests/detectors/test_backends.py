@@ -81,7 +81,7 @@ def test_it_is_measured_again_for_another_model_or_machine(
     if change == "version":
         monkeypatch.setattr(backends, "_version", lambda _: "99")
     if change == "processor":
-        monkeypatch.setattr(backends, "_processor", lambda: "another")
+        monkeypatch.setattr("station.detectors.processor.name", lambda: "another")
     choose(model, places=places, threads=2 if change == "threads" else 1)
     assert len(contests) == 2
 

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from station.assets import ASSETS
 from station.detectors.blocks_in import with_blocks_in
 from station.detectors.bytes_in import with_bytes_in
+from tests.detectors.models import damaged
 
 
 def answers(model: bytes, tensor: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -245,11 +246,11 @@ def test_a_picture_with_a_scale_for_each_plane_stays_as_it_is() -> None:
 @pytest.mark.parametrize("lengths", [[0, 3, 100_000, 100_000], [6, 3, 1 << 31, 1 << 31], [0, 3, 3, 3]])
 def test_weights_that_are_none_take_no_time(lengths: list[int]) -> None:
     """A damaged file of 600 bytes once took minutes."""
-    damaged = onnx.load_from_string(network())
-    (weights,) = (one for one in damaged.graph.initializer if one.name == "weights")
+    without = onnx.load_from_string(network())
+    (weights,) = (one for one in without.graph.initializer if one.name == "weights")
     weights.dims[:] = lengths
     weights.raw_data = b""
-    assert with_blocks_in(damaged.SerializeToString()) is None
+    assert with_blocks_in(without.SerializeToString()) is None
 
 
 WHOLE = network(noted=True)
@@ -258,8 +259,6 @@ WHOLE = network(noted=True)
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255), st.integers(1, len(WHOLE)))
 @settings(max_examples=300, deadline=None)
 def test_damage_is_no_traceback(at: int, value: int, length: int) -> None:
-    damaged = bytearray(WHOLE)
-    damaged[at] = value
-    for one in (bytes(damaged), WHOLE[:length]):
+    for one in damaged(WHOLE, at=at, value=value, length=length):
         changed = with_blocks_in(one)
         assert changed is None or isinstance(changed, bytes)

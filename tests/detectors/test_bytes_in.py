@@ -21,7 +21,7 @@ from station.detectors.bytes_in import with_bytes_in
 from station.detectors.network import Input
 from station.detectors.onnx import OnnxNetwork
 from station.errors import ModelError
-from tests.detectors.models import save
+from tests.detectors.models import damaged, save
 from tests.detectors.outputs import V8
 
 
@@ -208,8 +208,6 @@ WHOLE = network()
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255), st.integers(1, len(WHOLE)))
 @settings(max_examples=300, deadline=None)
 def test_damage_is_no_traceback(at: int, value: int, length: int) -> None:
-    damaged = bytearray(WHOLE)
-    damaged[at] = value
-    for one in (bytes(damaged), WHOLE[:length]):
+    for one in damaged(WHOLE, at=at, value=value, length=length):
         changed = with_bytes_in(one)
         assert changed is None or isinstance(changed, bytes)
