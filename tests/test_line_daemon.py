@@ -78,10 +78,13 @@ def plc(tmp_path: Path) -> Iterator[Plc]:
 
 @pytest.fixture
 def boards(tmp_path: Path) -> Path:
-    """Pictures that stand in for a camera: good boards and bad ones in turn."""
+    """Pictures that stand in for a camera: good boards and bad ones in turn.
+
+    Seven, a prime: whoever asks at every second or sixth picture still meets all of them.
+    """
     folder = tmp_path / "boards"
     folder.mkdir()
-    for number in range(6):
+    for number in range(7):
         cv2.imwrite(str(folder / f"{number}.png"), picture(number, red=BLACK_PASSES) if number % 2 else picture(number))
     return folder
 
@@ -242,6 +245,8 @@ def test_a_second_ctrl_c_opens_the_relay_too(relay_closed: Daemon, plc: Plc) -> 
 
 def test_what_the_gate_does_not_take_no_reply_calls_a_pass(tmp_path: Path, boards: Path) -> None:
     """Over HTTP it said PASS while the serial gate, whose port was away, was in its safe state."""
+    for red in boards.glob("[0246].png"):  # only boards that pass: which of two kinds a trigger meets is chance
+        red.unlink()
     changes: Changes = {
         "source": {**CAMERA, "device": str(boards)},
         "trigger": {"kind": "http", "answer_ms": 30000},
@@ -259,9 +264,10 @@ def test_what_the_gate_does_not_take_no_reply_calls_a_pass(tmp_path: Path, board
             return False
 
         wait(seen, "its pictures")
-        said = [httpx.post(f"{url}/command/trigger", json={}, timeout=PATIENCE_S).json() for _ in range(6)]
-        assert {answer["verdict"] for answer in said} <= {"unknown", "fail"}
-        assert any("the gate did not take the PASS" in answer["reason"] for answer in said)
+        for _ in range(3):
+            said = httpx.post(f"{url}/command/trigger", json={}, timeout=PATIENCE_S).json()
+            assert said["verdict"] == "unknown"
+            assert said["reason"].startswith("the gate did not take the PASS")
 
 
 def test_noise_and_garbage_trigger_nothing_and_stop_nothing(station: Daemon, plc: Plc) -> None:
@@ -433,7 +439,7 @@ def test_a_free_camera_inspects_what_it_sees_and_counts_what_it_skips(
     with Daemon(tmp_path / "station", broker_port=broker.port, changes=changes) as station:
         station.start()
         wait(lambda: len(subscriber.events()) >= 10, "ten boards")
-        assert {event["verdict"] for event in subscriber.events()} == {"pass", "fail"}
+        wait(lambda: {event["verdict"] for event in subscriber.events()} == {"pass", "fail"}, "boards of both kinds")
         assert station.stop() == 0
 
 
