@@ -38,9 +38,11 @@ def main() -> None:
     model = YOLO(train.layers(pairs=options.pair)).model.eval()
     model.names = dict(enumerate(deeppcb.CLASSES))
     layers = dict(model.named_modules())
-    for path, (weights, bias) in convolutions(options.model).items():
+    for path, (stored, stored_bias) in convolutions(options.model).items():
         convolution = layers[path]
-        if tuple(convolution.weight.shape) != weights.shape:
+        outputs, inputs = convolution.weight.shape[:2]  # quantising may have widened it, with zeros
+        weights, bias = stored[:outputs, :inputs], stored_bias[:outputs]
+        if convolution.weight.shape != weights.shape or np.count_nonzero(weights) != np.count_nonzero(stored):
             raise SystemExit(f"{options.model} has another layer {path}: was it trained by this version of train.py?")
         convolution.weight.data = torch.from_numpy(weights)
         if convolution.bias is not None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from station.detectors import onnx as runtime  # before onnxruntime: it switches the reports to its maker off
 from station.detectors.best_boxes import keep_best
+from station.detectors.thin_layers import widened
 from station.errors import ModelError
 from station.extras import how_to_add
 
@@ -56,7 +57,7 @@ def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32
     except (OSError, DecodeError) as error:
         raise ModelError(f"{model} cannot be read as ONNX: {error}") from None
     name = _checked(loaded, model)
-    loaded = keep_best(loaded)
+    loaded = widened(keep_best(loaded))
     batches = _Batches(name, calibration)
     errors: tuple[type[Exception], ...] = (*runtime.ERRORS, onnx.checker.ValidationError, KeyError)
     # Only what is whole gets the name: a file half written would be loaded by nobody, but imported by somebody.
