@@ -55,7 +55,8 @@ class Foresight:
         """For the line's thread. Raises DetectorError."""
         begun = self._taken(image)
         if begun is not None and begun.bench is bench:
-            return begun.seen.result()
+            with self._turns.awaiting():
+                return begun.seen.result()
         with self._turns.line():
             return look_now(image, bench)
 

@@ -19,6 +19,9 @@ STRIP_ROWS = 128  # of a transparent picture are worked on at a time: what is ne
 
 # Damaged files are this module's business: what the decoder thinks of them is noise on a service's stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# Else what is done to a picture is split over all cores, which wait for each other: a board of 640 pixels is registered
+# in 0.98 ms of one core, or in 1.00 ms and 1.86 of two; one of 2,560 compared in 145 ms, or in 162.
+cv2.setNumThreads(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ class Turns:
 
     *threads*: of the network; with a single one there are no halves, and nobody is beside anybody. The line has it
     alone, and nobody is let in while it waits: it loses at most what runs already. Who looks ahead for it and guests
-    come by turns, each in its own order; one that nobody may begin beside has all cores. *guests_abreast*: two guests
-    at a time, where there is no line; each takes longer then, and a line would lose that.
+    come by turns, each in its own order. A guest that nobody may begin beside has all cores; who looks ahead only
+    while the line waits for it, for else the line is at work, on one of them. *guests_abreast*: two guests at a time,
+    where there is no line; each takes longer then, and a line would lose that.
     """
 
     def __init__(self, threads: int, *, guests_abreast: bool) -> None:
@@ -28,6 +29,7 @@ class Turns:
         self._guests_running = 0
         self._running = 0
         self._alone = False  # what runs has all cores
+        self.awaited = False  # whether the line waits for what is looked at ahead
         self._line: deque[_Waiting] = deque()
         self._ahead: deque[_Waiting] = deque()
         self._guests: deque[_Waiting] = deque()
@@ -50,6 +52,15 @@ class Turns:
         """For who judges what the line will want next: whether it has all cores, and not half of them."""
         with self._turn(self._ahead) as alone:
             yield alone
+
+    @contextmanager
+    def awaiting(self) -> Iterator[None]:
+        """For the line's own thread, while it waits for what is looked at ahead."""
+        self.awaited = True
+        try:
+            yield
+        finally:
+            self.awaited = False
 
     @contextmanager
     def guest(self) -> Iterator[bool]:
@@ -85,7 +96,9 @@ class Turns:
                 return
             last_was_ahead = self._last is self._ahead
             self._last = self._guests if guests and (last_was_ahead or not self._ahead) else self._ahead
-            self._begin(self._last, alone=self._running == 0 and (others == 1 or self._abreast == 1))
+            may_have_all = self._last is self._guests or self.awaited
+            alone = self._running == 0 and (self._abreast == 1 or (others == 1 and may_have_all))
+            self._begin(self._last, alone=alone)
 
     def _begin(self, queue: deque[_Waiting], *, alone: bool) -> None:
         one = queue.popleft()

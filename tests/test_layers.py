@@ -35,7 +35,7 @@ HOMES = {
     },
     "simplejpeg": {"picture", "sources.camera_jpeg"},
     "onnxruntime": {"detectors.onnx", "detectors.quantize"},
-    "onnx": {"detectors.best_boxes", "detectors.quantize"},
+    "onnx": {"detectors.best_boxes", "detectors.quantize", "detectors.thin_layers"},
     "openvino": {"detectors.openvino"},
     "pydantic": CONFIG | {"web"},
     "pydantic_settings": {"config"},
