@@ -57,6 +57,7 @@ class Figures:
 
 def judged(root: Path, name: str) -> Board:
     """One board of the dataset in *root*."""
+    cv2.setNumThreads(1)
     board, template = (deeppcb.picture(root / part / f"{name}.jpg") for part in ("images", "templates"))
     truths = deeppcb.truths(root / "labels" / f"{name}.txt")
     detector = GoldenDetector(Reference(template[..., 0], name=name, sha256=""), confidence=LISTED)

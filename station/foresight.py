@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from station.line import Bench, Seen, look_now
+from station.picture import keep_to_one_core
 from station.turns import Turns
 from station.types import Frame, Image
 
@@ -46,17 +47,14 @@ class Foresight:
             # More never wait: what a line that failed was going to ask for it gets once more, as other frames.
             for left in self._begun[:-AHEAD]:
                 left.seen.cancel()
-            self._begun = [
-                *self._begun[-AHEAD:],
-                _Begun(frame.image, bench, self._workers.submit(self._ahead, frame.image, bench)),
-            ]
+            begun = _Begun(frame.image, bench, self._workers.submit(self._ahead, frame.image, bench))
+            self._now_begun([*self._begun[-AHEAD:], begun])
 
     def look(self, image: Image, bench: Bench) -> Seen:
         """For the line's thread. Raises DetectorError."""
         begun = self._taken(image)
         if begun is not None and begun.bench is bench:
-            with self._turns.awaiting():
-                return begun.seen.result()
+            return begun.seen.result()
         with self._turns.line():
             return look_now(image, bench)
 
@@ -66,10 +64,21 @@ class Foresight:
 
     def _taken(self, image: Image) -> _Begun | None:
         with self._lock:
-            begun = next((one for one in self._begun if one.image is image), None)
-            if begun is not None:
-                self._begun.remove(begun)
+            place = next((place for place, one in enumerate(self._begun) if one.image is image), None)
+            if place is None:
+                return None
+            *passed_over, begun = self._begun[: place + 1]  # the line will not ask for those any more
+            for left in passed_over:
+                left.seen.cancel()
+            self._now_begun(self._begun[place + 1 :])
             return begun
+
+    def _now_begun(self, begun: list[_Begun]) -> None:
+        self._begun = begun
+        in_a_row = len(begun) > 1
+        if in_a_row != self._turns.more_to_come:
+            self._turns.more_to_come = in_a_row
+            keep_to_one_core(yes=in_a_row)
 
     def _ahead(self, image: Image, bench: Bench) -> Seen:
         with self._turns.ahead() as alone:

@@ -19,9 +19,6 @@ STRIP_ROWS = 128  # of a transparent picture are worked on at a time: what is ne
 
 # Damaged files are this module's business: what the decoder thinks of them is noise on a service's stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-# Else what is done to a picture is split over all cores, which wait for each other: a board of 640 pixels is registered
-# in 0.98 ms of one core, or in 1.00 ms and 1.86 of two; one of 2,560 compared in 145 ms, or in 162.
-cv2.setNumThreads(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,17 @@ class Look:
     hopeless: bool = False
     odd: str | None = None
     pixel_bytes: int = 3
+
+
+def keep_to_one_core(*, yes: bool) -> None:
+    """
+    Whether OpenCV leaves all cores but its caller's to others, in the whole process.
+
+    It gains nothing by them: a board of 640 pixels is registered in 0.98 ms of one core, or in 1.00 ms and 1.86 of two.
+    But a core that it has woken is awake when a network is run next: in a virtual machine, after a pause, YOLO11n in
+    int8 then takes 7 ms instead of 13.
+    """
+    cv2.setNumThreads(1 if yes else -1)
 
 
 def look(data: bytes) -> Look:

@@ -17,9 +17,9 @@ class Turns:
 
     *threads*: of the network; with a single one there are no halves, and nobody is beside anybody. The line has it
     alone, and nobody is let in while it waits: it loses at most what runs already. Who looks ahead for it and guests
-    come by turns, each in its own order. A guest that nobody may begin beside has all cores; who looks ahead only
-    while the line waits for it, for else the line is at work, on one of them. *guests_abreast*: two guests at a time,
-    where there is no line; each takes longer then, and a line would lose that.
+    come by turns, each in its own order. One that nobody may begin beside has all cores; but who looks ahead while
+    there is ``more_to_come`` has half of them, for the others are at work on the boards around it. *guests_abreast*:
+    two guests at a time, where there is no line; each takes longer then, and a line would lose that.
     """
 
     def __init__(self, threads: int, *, guests_abreast: bool) -> None:
@@ -29,7 +29,7 @@ class Turns:
         self._guests_running = 0
         self._running = 0
         self._alone = False  # what runs has all cores
-        self.awaited = False  # whether the line waits for what is looked at ahead
+        self.more_to_come = False  # whether several boards are on their way to the line
         self._line: deque[_Waiting] = deque()
         self._ahead: deque[_Waiting] = deque()
         self._guests: deque[_Waiting] = deque()
@@ -52,15 +52,6 @@ class Turns:
         """For who judges what the line will want next: whether it has all cores, and not half of them."""
         with self._turn(self._ahead) as alone:
             yield alone
-
-    @contextmanager
-    def awaiting(self) -> Iterator[None]:
-        """For the line's own thread, while it waits for what is looked at ahead."""
-        self.awaited = True
-        try:
-            yield
-        finally:
-            self.awaited = False
 
     @contextmanager
     def guest(self) -> Iterator[bool]:
@@ -96,8 +87,8 @@ class Turns:
                 return
             last_was_ahead = self._last is self._ahead
             self._last = self._guests if guests and (last_was_ahead or not self._ahead) else self._ahead
-            may_have_all = self._last is self._guests or self.awaited
-            alone = self._running == 0 and (self._abreast == 1 or (others == 1 and may_have_all))
+            in_a_row = self._last is self._ahead and self.more_to_come
+            alone = self._running == 0 and (self._abreast == 1 or (others == 1 and not in_a_row))
             self._begin(self._last, alone=alone)
 
     def _begin(self, queue: deque[_Waiting], *, alone: bool) -> None:

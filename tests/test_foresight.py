@@ -89,33 +89,44 @@ def test_boards_that_wait_are_looked_at_two_at_a_time_and_each_once(station: Sta
     assert sorted(station.whole.asked + station.half.asked) == [1, 2, 3, 4]
 
 
-def test_a_board_is_looked_at_ahead_on_half_of_the_cores_for_the_line_is_at_work_on_another(station: Station) -> None:
+def test_a_board_with_none_behind_it_is_looked_at_on_all_cores(station: Station) -> None:
     station.free()
     station.foresight.begin(board(1))
-    until(lambda: station.half.asked == [1])
-    assert station.whole.asked == []
-
-
-def test_a_board_that_the_line_waits_for_is_looked_at_on_all_cores(station: Station) -> None:
-    given = board(1)
-    with station.turns.line():
-        station.foresight.begin(given)
-        until(lambda: station.turns.waiting == 1)
-        line = threading.Thread(target=judged, args=(station, given))
-        line.start()
-        until(lambda: station.turns.awaited)
     until(lambda: station.whole.asked == [1])
     assert station.half.asked == []
+
+
+def test_boards_in_a_row_are_looked_at_on_half_of_the_cores_each_and_the_last_on_all(station: Station) -> None:
+    boards = [board(number) for number in range(1, 4)]
+    with station.turns.line():
+        for one in boards:
+            station.foresight.begin(one)
+        until(lambda: station.turns.waiting == AHEAD)
+    until(lambda: sorted(station.half.asked) == [1, 2])
+    station.half.may.set()
+    until(lambda: sorted(station.half.asked) == [1, 2, 3])
+    assert [judged(station, one) for one in boards] == [Verdict.FAIL] * AHEAD
+    with station.turns.line():
+        station.foresight.begin(board(4))
+        until(lambda: station.turns.waiting == 1)
+    until(lambda: station.whole.asked == [4])
+
+
+def test_boards_that_the_line_passed_over_are_forgotten_and_slow_nobody_down(station: Station) -> None:
     station.free()
-    line.join(30)
-    assert not station.turns.awaited
+    boards = [board(number) for number in range(1, 4)]
+    for one in boards:
+        station.foresight.begin(one)
+    assert judged(station, boards[1]) is Verdict.FAIL  # the first showed no board, say
+    assert [int(one.image[0, 0, 0]) for one in station.foresight._begun] == [3]
+    assert not station.turns.more_to_come
 
 
 def test_a_board_looked_at_by_another_recipe_is_judged_anew(station: Station) -> None:
     station.free()
     given = board(1)
     station.foresight.begin(given)
-    until(lambda: station.half.asked == [1])
+    until(lambda: station.whole.asked == [1])
     other = replace(station.bench, detector=Slow())
     assert isinstance(other.detector, Slow)
     other.detector.may.set()
@@ -126,7 +137,7 @@ def test_a_board_looked_at_by_another_recipe_is_judged_anew(station: Station) ->
 def test_the_time_that_the_detector_took_ahead_is_the_boards(station: Station) -> None:
     given = board(1)
     station.foresight.begin(given)
-    until(lambda: station.half.asked == [1])
+    until(lambda: station.whole.asked == [1])
     station.free()
     until(lambda: station.turns.waiting == 0)
     inspection = inspect(given, station.bench, station.foresight.look)
@@ -135,7 +146,7 @@ def test_the_time_that_the_detector_took_ahead_is_the_boards(station: Station) -
 
 
 def test_a_board_that_could_not_be_judged_ahead_is_unknown_when_its_turn_comes(station: Station) -> None:
-    station.bench = replace(station.bench, half=(refusing := Slow(refuses="it is upside down")))
+    station.bench = replace(station.bench, detector=(refusing := Slow(refuses="it is upside down")))
     refusing.may.set()
     given = board(1)
     station.foresight.begin(given)
@@ -148,8 +159,10 @@ def test_a_board_that_could_not_be_judged_ahead_is_unknown_when_its_turn_comes(s
 
 def test_what_a_line_that_failed_left_behind_is_forgotten(station: Station) -> None:
     left = [board(number) for number in range(1, AHEAD + 2)]
-    for one in left:
-        station.foresight.begin(one)
+    with station.turns.line():
+        for one in left:
+            station.foresight.begin(one)
+        until(lambda: station.turns.waiting == AHEAD)
     until(lambda: sorted(station.half.asked) == [1, 2])
     waiting = station.foresight._begun[-1].seen
     again = [board(number) for number in range(11, AHEAD + 12)]
@@ -169,7 +182,7 @@ def test_a_file_that_is_no_picture_is_not_looked_at(station: Station) -> None:
 def test_after_the_end_nothing_that_waits_is_begun(station: Station) -> None:
     for number in range(1, AHEAD + 3):
         station.foresight.begin(board(number))
-    until(lambda: station.half.asked)
+    until(lambda: station.whole.asked + station.half.asked)
     closing = threading.Thread(target=station.foresight.close)
     closing.start()
     until(station.foresight._begun[-1].seen.cancelled)

@@ -113,23 +113,25 @@ def test_who_looks_ahead_and_guests_come_by_turns(people: People) -> None:
     until(lambda: set(people.inside) == {"ahead 3", "guest 3"})
 
 
-def test_who_looks_ahead_has_half_of_the_cores_while_the_line_is_at_work_and_all_while_it_waits(people: People) -> None:
+def test_who_looks_ahead_has_all_cores_only_for_the_last_board_in_a_row(people: People) -> None:
+    people.turns.more_to_come = True
     people.come("ahead 1")
     assert people.inside == {"ahead 1": False}
     people.come("ahead 2")
     people.go("ahead 1")
     people.go("ahead 2")
-    with people.turns.awaiting():
-        people.come("ahead 3")
-        assert people.inside == {"ahead 3": True}
-        people.come("ahead 4")
-        people.come("ahead 5")
-        people.go("ahead 3")
-        until(lambda: people.inside == {"ahead 4": False, "ahead 5": False})
-        people.go("ahead 4")
-        people.go("ahead 5")
-    people.come("ahead 6")
-    assert people.inside == {"ahead 6": False}
+    people.turns.more_to_come = False
+    people.come("ahead 3")
+    assert people.inside == {"ahead 3": True}
+    people.come("ahead 4")
+    people.come("guest 1")
+    people.go("ahead 3")
+    until(lambda: people.inside == {"ahead 4": False, "guest 1": False})
+    people.turns.more_to_come = True
+    people.go("ahead 4")
+    people.go("guest 1")
+    people.come("guest 2")
+    assert people.inside == {"guest 2": True}, "guests stand in no row"
 
 
 def test_beside_a_line_guests_come_one_at_a_time_for_it_would_lose_more_to_two() -> None:
