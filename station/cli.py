@@ -321,7 +321,8 @@ def ledger_export(
         from station.commands.dataset import export_dataset
 
         taken = export_dataset(settings_of(config, overrides), dataset, console=Console(stderr=True, soft_wrap=True))
-        print(f"{counted(taken, 'board')} written to {dataset}")
+        hint = "" if taken else ": only boards that were reviewed on the operator's page are taken"
+        print(f"{counted(taken, 'board')} written to {dataset}{hint}")
         return
     assert target is not None  # noqa: S101  # one of the two
     count = export(_ledger(config, overrides), target, force=force, console=Console(stderr=True))

@@ -241,7 +241,7 @@ def kinds_of(section: str) -> dict[str, type[Section]]:
 
 
 def _sections(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """Each section by itself, as its ``kind`` wants it, and what is wrong with them. Settings sees to other names."""
+    """Each section by itself, as its ``kind`` wants it, and what is wrong with them and with other names."""
     made: dict[str, Any] = {}
     errors: list[Any] = []
     for name, values in merged.items():
@@ -249,7 +249,10 @@ def _sections(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
             made[name], wrong = _recipes(values, merged.get("recipe"))
             errors += wrong
             continue
-        if name not in SECTIONS or not isinstance(values, dict):
+        if name not in SECTIONS and name != "recipes":  # told beside what else is wrong, not after it was mended
+            errors.append({"loc": (name,), "type": "extra_forbidden", "input": values})
+            continue
+        if not isinstance(values, dict):
             made[name] = values
             continue
         kinds = kinds_of(name)

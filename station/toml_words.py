@@ -45,4 +45,5 @@ def _hint(line: str, said: str) -> str:
     if bare is None:
         return said
     text = "..." if _SECRET.search(line) else bare["text"].strip().strip(_ODD_QUOTES)
-    return f'text needs quotes, as in {bare["key"]} = "{text}"'
+    quote = "'" if "\\" in text else '"'
+    return f"text needs quotes, as in {bare['key']} = {quote}{text}{quote}"

@@ -163,6 +163,7 @@ def test_a_key_of_an_item_is_compared_with_the_keys_of_items() -> None:
     [
         ("[mqtt]\nhost=broker", 'line 2: host=broker: text needs quotes, as in host = "broker"'),
         ("[mqtt]\nhost = \u201cbroker\u201d # ours", 'text needs quotes, as in host = "broker"'),
+        ("[source]\npath = C:\\inbox", "text needs quotes, as in path = 'C:\\inbox'"),
         ("[source]\npath = /srv/inbox\n\n", 'line 2: path = /srv/inbox: text needs quotes, as in path = "/srv/inbox"'),
         ("[mqtt]\ntls = True", "line 2: tls = True: write true in small letters"),
         ("[mqtt\nport = 1", "line 1: [mqtt: a section is written [NAME]"),
@@ -234,3 +235,9 @@ def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_line_of_the_file_env_is_not_called_a_variable_of_the_environment(line: str) -> None:
     Path(".env").write_text(line)
     assert refused("").startswith(f".env: {line.partition('=')[0]}: ")
+
+
+def test_an_unknown_section_is_told_beside_what_else_is_wrong() -> None:
+    said = refused('[sorce]\npath = "in"\n[mqtt]\nhots = "a"')
+    assert "[sorce]: unknown section; did you mean source?" in said
+    assert "[mqtt] hots: unknown key; did you mean host?" in said

@@ -171,6 +171,8 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     if not settings.mqtt.enabled:
         yield Finding("broker", works=True, seen="[mqtt] enabled = false: events wait in the ledger")
         return
+    if any(one.needed and not one.works for one in _files(settings)):
+        return  # said already, and the broker would be blamed for it
     where = f"{settings.mqtt.host}:{settings.mqtt.port}"
     try:
         seen = probe(link_options(settings))

@@ -52,6 +52,8 @@ def import_model(
     *images*: a folder of labelled boards, from which its self-test and its thresholds are made (LabelsError).
     *trusted*: do not ask whether code in a .pt may run.
     """
+    if not file.is_file():  # before its boards are looked at, which may take a while
+        raise ModelError(f"{file}: there is no such file")
     store = model_store(settings)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).lstrip("._-")
     store.check_free(name)
@@ -132,6 +134,8 @@ def list_models(settings: Settings, console: Console) -> None:
             plain(card.sha256[:8]),
         )
     console.print(table)
+    if current:
+        console.print("* is the one that the station uses")
     for text in damaged:
         console.print(plain(text, style="red"))
     if wanted != STORE:

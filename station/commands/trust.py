@@ -64,7 +64,10 @@ def learn(settings: Settings, folder: Path, *, save: Path | None, today: date, c
 def limits_of(taught: Sequence[Taught]) -> TrustLimits:
     """What the pictures of *taught* teach. Raises ConfigError when they are too few, or not alike."""
     if len(taught) < LEAST:
-        raise ConfigError(f"{len(taught)} pictures teach too little: give at least {LEAST}, of different good boards")
+        raise ConfigError(
+            f"{len(taught)} pictures teach too little: give at least {LEAST}, of different good boards, "
+            "in the folder itself (sub-folders are not searched)"
+        )
     sizes = Counter((one.look.width, one.look.height) for one in taught)
     (width, height), _ = sizes.most_common(1)[0]
     odd = [one.name for one in taught if (one.look.width, one.look.height) != (width, height)]

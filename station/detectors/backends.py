@@ -79,7 +79,8 @@ def open_network(
     if backend != "auto":
         return _open(backend, path, threads=threads, sha256=sha256, places=places)
     choice = choose(path, threads=threads, sha256=sha256, places=places)
-    log.info("backend chosen", model=path.name, backend=choice.runtime, run_ms=choice.run_ms)
+    if choice.run_ms:  # else there was no choice
+        log.info("backend chosen", model=path.name, backend=choice.runtime, run_ms=choice.run_ms)
     return _open(choice.runtime, path, threads=threads, sha256=sha256, places=places)
 
 

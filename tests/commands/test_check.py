@@ -253,6 +253,13 @@ def test_a_template_that_is_missing_is_one_line(checked: Checked, tmp_path: Path
     assert [one[:14] for one in found if one.startswith("FAIL")] == ["FAIL  template"]
 
 
+def test_a_password_file_that_is_away_is_not_blamed_on_the_broker(checked: Checked, tmp_path: Path) -> None:
+    named = tmp_path / "password"
+    (line,) = of("broker", checked(f"mqtt.password_file={named}", "mqtt.username=aoi", mqtt=True)[1])
+    assert line.startswith("FAIL")
+    assert f"[mqtt] password_file = {named} cannot be used by this user: No such file or directory" in line
+
+
 @pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")  # paho leaves it behind
 def test_a_broker_that_speaks_no_tls_is_told_with_the_keys(checked: Checked, tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:

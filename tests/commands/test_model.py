@@ -330,8 +330,9 @@ def test_what_the_configuration_names_is_marked_as_used_and_a_choice_that_does_n
     text = console.export_text()
     assert f'{BUNDLED} is chosen, but not used: the configuration says [detector] model = "{PAIRED}"' in text
     assert "from the next start" not in text
-    (starred,) = (line for line in text.splitlines() if "*" in line)
+    starred, legend = (line for line in text.splitlines() if "*" in line)
     assert PAIRED in starred
+    assert legend == "* is the one that the station uses"
     assert "needs [recipe] template" in starred
 
 
