@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from station.line import Bench, Seen, look_now
+from station.line import Bench, Seen, detected, unfit
 from station.picture import keep_to_one_core
 from station.turns import Turns
 from station.types import Frame, Image
@@ -47,16 +47,17 @@ class Foresight:
             # More never wait: what a line that failed was going to ask for it gets once more, as other frames.
             for left in self._begun[:-AHEAD]:
                 left.seen.cancel()
+            waiting = self._begun[-AHEAD:]
+            self._in_a_row(len(waiting) > 0)  # first: who is looked at by then is let in by it
             begun = _Begun(frame.image, bench, self._workers.submit(self._ahead, frame.image, bench))
-            self._now_begun([*self._begun[-AHEAD:], begun])
+            self._begun = [*waiting, begun]
 
     def look(self, image: Image, bench: Bench) -> Seen:
         """For the line's thread. Raises DetectorError."""
         begun = self._taken(image)
         if begun is not None and begun.bench is bench:
             return begun.seen.result()
-        with self._turns.line():
-            return look_now(image, bench)
+        return unfit(image, bench) or self._detected(image, bench)
 
     def close(self) -> None:
         """Nothing that waits is looked at any more."""
@@ -67,19 +68,25 @@ class Foresight:
             place = next((place for place, one in enumerate(self._begun) if one.image is image), None)
             if place is None:
                 return None
-            *passed_over, begun = self._begun[: place + 1]  # the line will not ask for those any more
+            *passed_over, begun = self._begun[: place + 1]  # by a line that failed: it asks in their order
             for left in passed_over:
                 left.seen.cancel()
-            self._now_begun(self._begun[place + 1 :])
+            self._begun = self._begun[place + 1 :]
+            self._in_a_row(len(self._begun) > 1)
             return begun
 
-    def _now_begun(self, begun: list[_Begun]) -> None:
-        self._begun = begun
-        in_a_row = len(begun) > 1
-        if in_a_row != self._turns.more_to_come:
-            self._turns.more_to_come = in_a_row
-            keep_to_one_core(yes=in_a_row)
+    def _in_a_row(self, more_to_come: bool) -> None:
+        if more_to_come != self._turns.more_to_come:
+            self._turns.more_to_come = more_to_come
+            keep_to_one_core(yes=more_to_come)
 
     def _ahead(self, image: Image, bench: Bench) -> Seen:
+        return unfit(image, bench) or self._detected_ahead(image, bench)
+
+    def _detected(self, image: Image, bench: Bench) -> Seen:
+        with self._turns.line():
+            return detected(image, bench, alone=True)
+
+    def _detected_ahead(self, image: Image, bench: Bench) -> Seen:
         with self._turns.ahead() as alone:
-            return look_now(image, bench, alone=alone)
+            return detected(image, bench, alone=alone)

@@ -73,14 +73,15 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a detector found on a board, and how long that took it."""
+    """What is to be seen on a board: the *problem* that keeps it from being judged, or what a detector found on it."""
 
+    problem: str | None
     defects: list[Defect]
-    detect_ms: float
+    detect_ms: float | None
 
 
 Look = Callable[[Image, Bench], Seen]
-"""Has the bench's detector look at a picture. Raises DetectorError."""
+"""Looks at a picture as the bench would have it. Raises DetectorError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,27 +191,36 @@ def _inspected(frame: Frame, bench: Bench, look: Look, hashing: Executor) -> Ins
     return replace(inspection, frame=replace(frame, sha256=sha256.result()))
 
 
-def look_now(image: Image, bench: Bench, *, alone: bool = True) -> Seen:
+def look_now(image: Image, bench: Bench) -> Seen:
     """Raises DetectorError."""
+    return unfit(image, bench) or detected(image, bench, alone=True)
+
+
+def unfit(image: Image, bench: Bench) -> Seen | None:
+    """Why nobody can judge *image*; None: it is fit, and the detector's."""
+    recipe = bench.recipe
+    problem = problem_of(image, min_contrast=recipe.min_contrast, limits=recipe.trust)
+    return None if problem is None else Seen(problem, [], None)
+
+
+def detected(image: Image, bench: Bench, *, alone: bool) -> Seen:
+    """What the detector finds, *alone* or beside another board. Raises DetectorError."""
     began_s = time.perf_counter()
     defects = bench.detector_for(alone=alone).detect(image)
-    return Seen(defects, (time.perf_counter() - began_s) * 1e3)
+    return Seen(None, defects, (time.perf_counter() - began_s) * 1e3)
 
 
 def inspect(frame: Frame, bench: Bench, look: Look = look_now) -> Inspection:
     """Judges one frame. A picture or a detector in trouble becomes UNKNOWN; nothing else is caught."""
     began_s = time.perf_counter()
-    seen: Seen | None = None
-    problem: str | None = "no picture"
-    if frame.image is not None:
-        recipe = bench.recipe
-        problem = problem_of(frame.image, min_contrast=recipe.min_contrast, limits=recipe.trust)
-    if frame.image is None or problem is not None:
-        decision = unknown(frame.problem or problem or "")
+    detect_ms: float | None = None
+    if frame.image is None:
+        decision = unknown(frame.problem or "no picture")
     else:
         try:
             seen = look(frame.image, bench)
-            decision = decide(seen.defects, bench.recipe)
+            decision = decide(seen.defects, bench.recipe) if seen.problem is None else unknown(seen.problem)
+            detect_ms = seen.detect_ms
         except DetectorError as error:
             decision = unknown(f"the detector could not judge it: {error}")
     if bench.withhold is not None:
@@ -221,9 +231,9 @@ def inspect(frame: Frame, bench: Bench, look: Look = look_now) -> Inspection:
         model=bench.detector.model,
         recipe=bench.recipe.name,
         recipe_sha256=bench.recipe_sha256,
-        detect_ms=None if seen is None else seen.detect_ms,
+        detect_ms=detect_ms,
         # A board that was looked at ahead of its turn took that time too.
-        total_ms=max((time.perf_counter() - began_s) * 1e3, 0.0 if seen is None else seen.detect_ms),
+        total_ms=max((time.perf_counter() - began_s) * 1e3, detect_ms or 0.0),
         clock_synced=bench.clock_synced(),
     )
 

@@ -57,7 +57,9 @@ def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32
     except (OSError, DecodeError) as error:
         raise ModelError(f"{model} cannot be read as ONNX: {error}") from None
     name = _checked(loaded, model)
-    loaded = widened(keep_best(loaded))
+    loaded = keep_best(loaded)
+    kept_float = tail(loaded.graph)  # before one of its convolutions with a single output could have more
+    loaded = widened(loaded, but=kept_float)
     batches = _Batches(name, calibration)
     errors: tuple[type[Exception], ...] = (*runtime.ERRORS, onnx.checker.ValidationError, KeyError)
     # Only what is whole gets the name: a file half written would be loaded by nobody, but imported by somebody.
@@ -73,7 +75,7 @@ def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(WORTH_IT),
-                nodes_to_exclude=sorted(tail(loaded.graph)),
+                nodes_to_exclude=sorted(kept_float),
             )
         except errors as error:
             if batches.ended and batches.count < FEWEST:

@@ -8,6 +8,8 @@ time. With SiLU instead of ReLU it gains nothing: what is float there is larger.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,65 +18,82 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 WIDTH = 16
+_STANDARD = frozenset({"", "ai.onnx"})
 
 
-def widened(model: ModelProto) -> ModelProto:
+def widened(model: ModelProto, *, but: Collection[str]) -> ModelProto:
     """
-    *model* (float) with its convolutions of fewer than 16 outputs widened to 16, where a ReLU at most lies between them
-    and those that read them, convolutions too.
+    *model* (float) with its convolutions of 2 to 15 outputs widened to 16, where a ReLU at most lies between them and
+    those that read them, convolutions too. None whose name is in *but*: what stays float gains nothing.
 
-    Who reads it weighs what is added with zero, so every answer stays the same. A model without such a convolution
-    comes back as it is.
+    Who reads it weighs what is added with zero, so every answer stays the same, but for a float's last digit. A model
+    without such a convolution comes back as it is, and so does one with graphs or functions of its own within.
     """
     import onnx
 
+    if model.functions or any(one.HasField("g") or one.graphs for node in model.graph.node for one in node.attribute):
+        return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
-    users: dict[str, list[NodeProto]] = {}
+    weights = _own(graph)
+    stale: set[str] = set()
     for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    shapes = {one.name: tuple(one.dims) for one in graph.initializer if len(users.get(one.name, [])) == 1}
-    added = False
-    for node in graph.node:
-        readers = _readers(node, graph, users)
-        if not readers or not {*node.input[1:], *(one.input[1] for one in readers)} <= shapes.keys():
+        behind, readers = _behind(node, graph)
+        touched = {*node.input[1:], *(one.input[1] for one in readers)}
+        if not readers or not touched <= weights.keys() or {node.name, *(one.name for one in readers)} & {*but}:
             continue
-        missing = WIDTH - shapes[node.input[1]][0]
-        if missing > 0:
+        outputs = weights[node.input[1]]
+        if 1 < outputs < WIDTH:
             for name in node.input[1:]:
-                _pad(graph, name, missing, axis=0)
+                _pad(graph, name, WIDTH - outputs, axis=0)
             for reader in readers:
-                _pad(graph, reader.input[1], missing, axis=1)
-            added = True
-    if not added:
+                _pad(graph, reader.input[1], WIDTH - outputs, axis=1)
+            stale |= behind
+    if not stale:
         return model
-    del graph.value_info[:]  # the shapes that tensors had before
-    onnx.checker.check_model(changed)
+    kept = [one for one in graph.value_info if one.name not in stale]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
     return changed
 
 
-def _readers(node: NodeProto, graph: GraphProto, users: dict[str, list[NodeProto]]) -> list[NodeProto]:
-    """The convolutions that read *node*, a convolution too; none where anything else sees how wide it is."""
+def _own(graph: GraphProto) -> dict[str, int]:
+    """The first dimension of each constant that is stored once, read once, and given neither in nor out."""
+    stored = Counter(one.name for one in graph.initializer)
+    read = Counter(name for node in graph.node for name in node.input)
+    outside = {one.name for one in (*graph.input, *graph.output)}
+    return {
+        one.name: int(one.dims[0])
+        for one in graph.initializer
+        if one.dims and stored[one.name] == read[one.name] == 1 and one.name not in outside
+    }
+
+
+def _behind(node: NodeProto, graph: GraphProto) -> tuple[set[str], list[NodeProto]]:
+    """The tensors between *node* and those that read it, all convolutions; none where others see how wide it is."""
     if not _mixes(node):
-        return []
+        return set(), []
+    outputs = {one.name for one in graph.output}
     found: list[NodeProto] = []
     seen = [node.output[0]]
     for name in seen:  # which grows
-        for reader in users.get(name, []):
-            if _mixes(reader) and reader.input[0] == name:
+        for reader in graph.node:
+            if name not in reader.input:
+                continue
+            if _mixes(reader) and [*reader.input].index(name) == 0 and [*reader.input].count(name) == 1:
                 found.append(reader)
-            elif reader.op_type == "Relu":
+            elif reader.op_type == "Relu" and reader.domain in _STANDARD:
                 seen.append(reader.output[0])
             else:
-                return []
-    return [] if any(one.name in seen for one in graph.output) else found
+                return set(), []
+    return ({*seen}, found) if not outputs & {*seen} else (set(), [])
 
 
 def _mixes(node: NodeProto) -> bool:
     """Whether it is a convolution each of whose outputs sees all of its inputs."""
-    return node.op_type == "Conv" and all(one.i == 1 for one in node.attribute if one.name == "group")
+    grouped = any(one.i != 1 for one in node.attribute if one.name == "group")
+    return node.op_type == "Conv" and node.domain in _STANDARD and not grouped
 
 
 def _pad(graph: GraphProto, name: str, missing: int, *, axis: int) -> None:

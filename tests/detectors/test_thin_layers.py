@@ -71,7 +71,7 @@ def pictures(count: int) -> list[NDArray[np.float32]]:
 
 def test_a_thin_layer_that_only_convolutions_read_becomes_16_wide_and_nothing_else_does() -> None:
     original = thin()
-    changed = widened(original)
+    changed = widened(original, but=())
     wide = {"w1": (WIDTH, 3, 3, 3), "b1": (WIDTH,), "w2": (32, WIDTH, 1, 1), "w3": (4, WIDTH, 1, 1)}
     assert shapes(changed) == {**THIN, **wide}
     assert shapes(original) == THIN
@@ -83,7 +83,7 @@ def test_a_thin_layer_that_only_convolutions_read_becomes_16_wide_and_nothing_el
 def test_in_int8_the_answers_are_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx.save(thin(), str(tmp_path / "m.onnx"))
     quantize(tmp_path / "m.onnx", tmp_path / "wide.onnx", calibration=iter(pictures(16)))
-    monkeypatch.setattr("station.detectors.quantize.widened", lambda model: model)
+    monkeypatch.setattr("station.detectors.quantize.widened", lambda model, **_others: model)
     quantize(tmp_path / "m.onnx", tmp_path / "thin.onnx", calibration=iter(pictures(16)))
     stored = [shapes(onnx.load(tmp_path / name))["w1_quantized"] for name in ("wide.onnx", "thin.onnx")]
     assert stored == [(WIDTH, 3, 3, 3), (8, 3, 3, 3)]
@@ -101,16 +101,68 @@ def test_in_int8_the_answers_are_the_same_bit_by_bit(tmp_path: Path, monkeypatch
         ([conv("images", "a", "w1"), conv("a", "last", "w2"), conv("images", "x", "w1")], (8, 8)),
         ([conv("images", "a", "w1"), node("Identity", "w2", "w"), conv("a", "last", "w")], (8, 8)),
         ([conv("images", "a", "w1"), conv("a", "last", "w2")], (16, 16)),
+        ([conv("images", "a", "w1"), conv("a", "last", "w2")], (1, 1)),
     ],
-    ids=["seen by a concatenation", "each channel by itself", "weights of two", "weights that are made", "wide enough"],
+    ids=["concatenated", "each channel by itself", "weights of two", "weights that are made", "wide enough", "a sum"],
 )
 def test_what_it_cannot_widen_stays_as_it_is(nodes: list[onnx.NodeProto], weights: tuple[int, int]) -> None:
     outputs, inputs = weights
     one = model(nodes, {"w1": (outputs, 3, 1, 1), "w2": (8, inputs, 1, 1)})
-    assert widened(one) is one
+    assert widened(one, but=()) is one
 
 
-def test_a_layer_that_the_network_gives_out_stays_as_it_is() -> None:
+def plain(*outputs: str) -> onnx.ModelProto:
     nodes = [conv("images", "a", "w1"), conv("a", "last", "w2")]
-    one = model(nodes, {"w1": (8, 3, 1, 1), "w2": (8, 8, 1, 1)}, "a")
-    assert widened(one) is one
+    return model(nodes, {"w1": (8, 3, 1, 1), "w2": (8, 8, 1, 1)}, *outputs)
+
+
+def test_what_the_network_gives_out_or_takes_in_stays_as_it_is() -> None:
+    assert widened(plain(), but=()) is not None
+    assert shapes(widened(plain(), but=()))["w1"][0] == WIDTH
+    for one in (plain("a"), plain("w1")):
+        assert widened(one, but=()) is one
+    old = plain()  # whose constants may be given anew: torch's keep_initializers_as_inputs
+    old.graph.input.extend([helper.make_tensor_value_info("w1", TensorProto.FLOAT, [8, 3, 1, 1])])
+    assert widened(old, but=()) is old
+
+
+def test_what_stays_float_is_not_widened() -> None:
+    for name in ("a", "last"):
+        assert widened(plain(), but={name}).graph.initializer[0].dims[0] == 8
+
+
+def test_a_graph_within_may_read_anything_so_nothing_is_widened() -> None:
+    one = plain()
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["a"], ["y"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [*"bcij"])],
+    )
+    one.graph.initializer.append(numpy_helper.from_array(np.asarray(True), "yes"))
+    one.graph.node.append(helper.make_node("If", ["yes"], ["z"], then_branch=inner, else_branch=inner))
+    assert widened(one, but=()) is one
+
+
+def test_shapes_that_are_still_true_are_kept() -> None:
+    one = plain()
+    for name, channels in (("a", 8), ("last", 8)):
+        told = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 16, 16])
+        one.graph.value_info.append(told)
+    assert [told.name for told in widened(one, but=()).graph.value_info] == ["last"]
+
+
+def test_a_float_tail_of_single_outputs_stays_float(tmp_path: Path) -> None:
+    """Widened first, it was no longer known for the sum over a distribution, and became int8."""
+    nodes = [
+        conv("images", "body", "w1"),
+        conv("body", "one", "w2"),
+        node("Relu", "one", "relu"),
+        conv("relu", "last", "w3"),
+    ]
+    weights: Weights = {"w1": (20, 3, 1, 1), "w2": (1, 20, 1, 1), "w3": (1, 1, 1, 1)}
+    onnx.save(model(nodes, weights), str(tmp_path / "m.onnx"))
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", calibration=iter(pictures(16)))
+    given = pictures(1)[0]
+    (before,), (after,) = answers(onnx.load(tmp_path / "m.onnx"), given), answers(tmp_path / "q.onnx", given)
+    np.testing.assert_array_equal(after, before)
