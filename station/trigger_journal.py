@@ -40,10 +40,18 @@ class TriggerJournal:
         self._now = now
 
     def arrived(self, trigger: Trigger) -> None:
-        """From here on the station owes an answer, also after a crash."""
+        """
+        From here on the station owes an answer, also after a crash.
+
+        The same trigger again changes nothing: a disk may have taken what it said it had not.
+        """
         values = (trigger.id, trigger.kind, trigger.at.timestamp(), trigger.number, trigger.board_serial)
         with self._file.writing() as db:
-            db.execute("INSERT INTO triggers (id, kind, at, number, board_serial) VALUES (?, ?, ?, ?, ?)", values)
+            db.execute(
+                "INSERT INTO triggers (id, kind, at, number, board_serial) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO NOTHING",
+                values,
+            )
 
     def answered(self, trigger_id: str, verdict: Verdict) -> None:
         """The line has been told, or the attempt was made: it is not told again."""

@@ -121,3 +121,12 @@ def test_a_journal_that_is_locked_is_an_error_and_is_not_put_aside(
         with pytest.raises(LedgerError, match="another process"):
             open_journal(path)
     assert path.exists()
+
+
+def test_a_trigger_that_the_disk_took_after_all_is_not_refused_when_it_is_tried_again(tmp_path: Path) -> None:
+    """A commit whose sync failed had left it in the file: tried again for good, it held up all that came behind it."""
+    with closing(TriggerJournal(tmp_path / "triggers.db")) as journal:
+        journal.arrived(trigger(1))
+        journal.answered("id-1", Verdict.PASS)
+        journal.arrived(trigger(1))
+        assert journal.books(since_s=0) == Books(seen=1, answered=1, unanswered=0, recorded=0)
