@@ -164,9 +164,8 @@ def _timed(network: Network) -> float:
 def _key(sha256: str, threads: int) -> str:
     """All that the answer depends on: the model, the libraries, the processor, and how much of it is ours."""
     parts = [sha256, *(f"{one} {_version(one)}" for one in ("onnxruntime", "onnxruntime-gpu", "openvino"))]
-    parts += (
-        ["without saturation"] if processor.ours_saturates() else []
-    )  # both compute otherwise there than they did once
+    if processor.ours_saturates():
+        parts.append("without saturation")  # both compute otherwise there than they did once
     return hashlib.sha256("\n".join([*parts, processor.name(), str(threads)]).encode()).hexdigest()
 
 

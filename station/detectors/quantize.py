@@ -58,7 +58,7 @@ def quantize(model: Path, out: Path, *, calibration: Iterable[NDArray[np.float32
         raise ModelError(f"{model} cannot be read as ONNX: {error}") from None
     name = _checked(loaded, model)
     loaded = keep_best(loaded)
-    kept_float = tail(loaded.graph)  # before one of its convolutions with a single output could have more
+    kept_float = tail(loaded.graph)
     loaded = widened(loaded, but=kept_float)
     batches = _Batches(name, calibration)
     errors: tuple[type[Exception], ...] = (*runtime.ERRORS, onnx.checker.ValidationError, KeyError)

@@ -81,7 +81,7 @@ def _behind(node: NodeProto, graph: GraphProto) -> tuple[set[str], list[NodeProt
         for reader in graph.node:
             if name not in reader.input:
                 continue
-            if _mixes(reader) and [*reader.input].index(name) == 0 and [*reader.input].count(name) == 1:
+            if _mixes(reader) and name not in reader.input[1:]:
                 found.append(reader)
             elif reader.op_type == "Relu" and reader.domain in _STANDARD:
                 seen.append(reader.output[0])
