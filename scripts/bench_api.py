@@ -28,7 +28,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from bench import Figure, bare_run_ms, free_port
+from bench_rig import Figure, bare_run_ms, free_port
 
 from station.detectors.backends import has_openvino
 
@@ -158,7 +158,7 @@ def exported(python: str, home: Path, weights: Path) -> Path:
     home.mkdir(parents=True)
     copy = Path(shutil.copy(weights, home))
     program = (
-        "from train import allow_missing_torchvision; allow_missing_torchvision(); "
+        "from torchvision_stand_in import allow_missing_torchvision; allow_missing_torchvision(); "
         f"from ultralytics import YOLO; YOLO({str(copy)!r}).export(format='onnx', imgsz=640)"
     )
     environment = {**os.environ, "PYTHONPATH": str(GUIDE.parent)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, File, UploadFile
-from train import allow_missing_torchvision
+from torchvision_stand_in import allow_missing_torchvision
 
 allow_missing_torchvision()
 from ultralytics import YOLO  # noqa: E402

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from bench import PLAIN, Figure, bare_run, daemon, mosquitto
+from bench_rig import PLAIN, Figure, bare_run, daemon, mosquitto
 
 FPS = 30
 GOLDEN = 0.618034

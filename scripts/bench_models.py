@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import Figure, Kind, backlog, start_s, ultralytics
+from bench_rig import Figure, Kind, backlog, start_s, ultralytics
 from deeppcb import grey, picture
 
 from station.assets import ASSETS, SAMPLES

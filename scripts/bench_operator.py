@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-from bench import (
+from bench_rig import (
     Figure,
     backlog,
     daemon,

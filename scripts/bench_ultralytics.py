@@ -16,7 +16,7 @@ began_s = time.perf_counter()
 os.environ["YOLO_OFFLINE"] = "True"
 os.environ["YOLO_AUTOINSTALL"] = "False"
 
-from train import allow_missing_torchvision  # noqa: E402  # the clock starts before the imports, as for any process
+from torchvision_stand_in import allow_missing_torchvision  # noqa: E402  # the clock starts before the imports, as for any process
 
 allow_missing_torchvision()
 from ultralytics import YOLO  # noqa: E402

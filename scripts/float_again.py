@@ -21,8 +21,11 @@ import torch
 import train
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from torchvision_stand_in import allow_missing_torchvision
 
 Array = NDArray[np.float32]
+
+WRONG_FILE = "was it trained by this version of train.py, and as a --pair or not?"
 
 
 def main() -> None:
@@ -32,18 +35,22 @@ def main() -> None:
     parser.add_argument("--pair", action="store_true", help="it sees the board and its template")
     parser.add_argument("--out", type=Path, required=True, help="the weights (.pt)")
     options = parser.parse_args()
-    train.allow_missing_torchvision()
+    allow_missing_torchvision()
     from ultralytics import YOLO
 
     model = YOLO(train.layers(pairs=options.pair)).model.eval()
     model.names = dict(enumerate(deeppcb.CLASSES))
     layers = dict(model.named_modules())
-    for path, (stored, stored_bias) in convolutions(options.model).items():
+    stored_layers = convolutions(options.model)
+    own = {path for path, layer in layers.items() if isinstance(layer, torch.nn.Conv2d)}
+    if strange := own.symmetric_difference(stored_layers):
+        raise SystemExit(f"{options.model} has other layers ({', '.join(sorted(strange)[:3])}): {WRONG_FILE}")
+    for path, (stored, stored_bias) in stored_layers.items():
         convolution = layers[path]
         outputs, inputs = convolution.weight.shape[:2]  # quantising may have widened it, with zeros
         weights, bias = stored[:outputs, :inputs], stored_bias[:outputs]
         if convolution.weight.shape != weights.shape or np.count_nonzero(weights) != np.count_nonzero(stored):
-            raise SystemExit(f"{options.model} has another layer {path}: was it trained by this version of train.py?")
+            raise SystemExit(f"{options.model} has another layer {path}: {WRONG_FILE}")
         convolution.weight.data = torch.from_numpy(weights)
         if convolution.bias is not None:
             convolution.bias.data = torch.from_numpy(bias)

@@ -25,6 +25,7 @@ MARGIN_PX = 10  # that the labels of the dataset leave around a defect, at the m
 NEAR_PX = 16  # around a stroke: where conductors are counted
 FAR_PX = 110  # the longest bridge
 CHORD_PX = (14, 90)  # what cuts a corner off
+ROUND_FROM_PX, ROUND_SHARE = 5, 0.8  # radius; of the circle around it
 PIECE_PX = 20  # area of the smallest piece that counts as cut off
 ADDED = {0: "copper", 1: "spur", 2: "short"}  # by the number of conductors that are touched
 TAKEN = {0: "pin-hole", 1: "mousebite", 2: "open"}
@@ -42,12 +43,45 @@ def layout(template: NDArray[np.uint8], other: NDArray[np.uint8], random: np.ran
     """A defect-free board that nobody has seen: two laid over each other, or now and then *template* itself."""
     kind = random.random()
     if kind < 0.4:
-        return template
+        return drilled(template, random)
     other = np.asarray(np.rot90(other, int(random.integers(4))), np.uint8)
     together = cv2.max if kind < 0.7 else cv2.min
     half = np.asarray(together(template, other), np.uint8)
     rows = int(random.integers(160, 480))
-    return np.vstack([half[:rows], template[rows:]])
+    return drilled(np.vstack([half[:rows], template[rows:]]), random)
+
+
+def drilled(template: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """
+    Half of the time: *template* with drill marks in wide copper, round, all of a size, some in a pad of their own.
+
+    They belong there. What tells them from pin-holes, which are ragged and no two alike, is not to be learned from the
+    few layouts that have them.
+    """
+    if random.random() < 0.5:
+        return template
+    radius = float(np.exp(random.uniform(np.log(3), np.log(24))))
+    around = radius * float(random.uniform(1.6, 4))  # of copper
+    bulge = float(random.choice([0, random.uniform(2, 8)]))  # that the pad stands out from its conductor
+    copper = np.where(template < 128, 255, 0).astype(np.uint8)
+    places: list[tuple[int, int]] = []
+    for _ in range(int(random.integers(2, 16))):
+        depth = cv2.distanceTransform(copper, cv2.DIST_L2, 5)
+        free = np.argwhere(depth > max(around - bulge, radius + 3))
+        if len(free) == 0:
+            break
+        y, x = free[int(random.integers(len(free)))].tolist()
+        cv2.circle(copper, (x, y), round(around), 0, -1)  # taken
+        places.append((x, y))
+    board = template.copy()
+    for place in places:
+        cv2.circle(board, place, round(around), 0, -1)
+    corners = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    for place in places:
+        reach = radius + random.normal(0, 0.4, len(corners))
+        outline = np.array(place) + np.stack([reach * np.cos(corners), reach * np.sin(corners)], axis=1)
+        cv2.fillPoly(board, [np.round(outline).astype(np.int32)], 255)
+    return board
 
 
 def defective(
@@ -60,7 +94,7 @@ def defective(
     for _ in range(defects):
         adds = bool(random.random() < 0.5)
         solid = np.where((template < 128) == adds, 255, 0).astype(np.uint8)
-        stroke = _stroke(solid, taken, random, names=ADDED if adds else TAKEN)
+        stroke = _stroke(solid, taken, random, adds=adds)
         if stroke is not None:
             x, y, width, height = cv2.boundingRect(stroke.mask)
             left, top, right, bottom = np.clip(np.round(random.normal(MARGIN_PX, 2.0, 4)), 5, 16)
@@ -78,8 +112,12 @@ def defective(
     return board, truths
 
 
-def _stroke(solid: Mask, taken: Mask, random: np.random.Generator, *, names: dict[int, str]) -> Stroke | None:
-    """A stroke that adds to *solid* and touches as many conductors as was drawn by lot; None: no room was found."""
+def _stroke(solid: Mask, taken: Mask, random: np.random.Generator, *, adds: bool) -> Stroke | None:
+    """
+    A stroke that adds to *solid* (copper if it *adds*, else gap) and touches as many of its parts as was drawn by lot.
+
+    None: no room was found.
+    """
     touched = int(random.integers(3))
     outline = np.argwhere(cv2.morphologyEx(solid, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0)
     free = np.argwhere(cv2.erode(255 - solid, np.ones((13, 13), np.uint8)) > 0)
@@ -88,7 +126,7 @@ def _stroke(solid: Mask, taken: Mask, random: np.random.Generator, *, names: dic
         return None
     kind = random.random()
     # Copper in a loop is called a spur or a short by people, as they like: only copper is cut off here.
-    cuts = names is TAKEN and touched == 2 and kind < 0.15
+    cuts = not adds and touched == 2 and kind < 0.15
     for _ in range(TRIES):
         y, x = (int(one) for one in places[int(random.integers(len(places)))])
         if cuts:
@@ -107,9 +145,11 @@ def _stroke(solid: Mask, taken: Mask, random: np.random.Generator, *, names: dic
         mask = _largest(mask)
         if cv2.countNonZero(mask) < 25 or (mask & taken).any():
             continue
+        if touched == 0 and _is_round(mask):
+            continue  # drilled, as far as anybody can see
         if _touches(mask, solid) != (1 if cuts else touched) or ((touched < 2 or cuts) and _cuts(mask, solid) != cuts):
             continue
-        return Stroke(mask, deeppcb.CLASSES.index(names[touched]))
+        return Stroke(mask, deeppcb.CLASSES.index((ADDED if adds else TAKEN)[touched]))
     return None
 
 
@@ -121,7 +161,7 @@ def _blob(shape: tuple[int, ...], x: int, y: int, random: np.random.Generator) -
     )
     kind = random.random()
     if kind < 0.3:
-        axes = (int(max(2, reach * random.uniform(0.5, 1))), int(max(2, reach * random.uniform(0.3, 1))))
+        axes = (int(max(3, reach)), int(max(2, reach * random.uniform(0.3, 0.75))))
         cv2.ellipse(mask, (x, y), axes, float(random.uniform(0, 180)), 0, 360, 255, -1)
         return mask
     points = np.cumsum(random.normal(0, reach * 0.6, (int(random.integers(2, 7)), 2)), axis=0)
@@ -232,6 +272,13 @@ def _largest(mask: Mask) -> Mask:
     if count < 2:
         return mask
     return np.where(marked == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()), 255, 0).astype(np.uint8)
+
+
+def _is_round(mask: Mask) -> bool:
+    """Whether *mask* fills most of a circle, and is no speck, which has no shape."""
+    (outline, *_), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    _, radius = cv2.minEnclosingCircle(outline)
+    return radius > ROUND_FROM_PX and cv2.countNonZero(mask) > ROUND_SHARE * np.pi * radius**2
 
 
 def _touches(mask: Mask, solid: Mask) -> int:

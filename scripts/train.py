@@ -12,13 +12,9 @@ A run that was interrupted goes on where it stopped when the same command is giv
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import shutil
-import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import cv2
 import deeppcb
@@ -26,6 +22,7 @@ import numpy as np
 import synthetic
 from numpy.typing import NDArray
 from rich.progress import track
+from torchvision_stand_in import allow_missing_torchvision
 
 os.environ.setdefault("YOLO_OFFLINE", "True")  # ultralytics must not look outside
 os.environ.setdefault("YOLO_AUTOINSTALL", "False")
@@ -215,29 +212,6 @@ def to_int8(model: Path, target: Path, root: Path, *, split: str, pairs: bool) -
 
     quantize(model, target, calibration=map(seen, deeppcb.names(root, split)[::CALIBRATION_EVERY]))
     print(f"quantised {target}")
-
-
-def allow_missing_torchvision() -> None:
-    """
-    Puts a stand-in where torchvision is not installed (a torch build without a matching torchvision).
-
-    ultralytics reads its version and, in validation, calls its NMS; nothing else of it is used for detection.
-    """
-    try:
-        import torchvision  # noqa: F401  # the real one wins wherever it loads
-    except (ImportError, RuntimeError):
-        stand_in, ops = types.ModuleType("torchvision"), types.ModuleType("torchvision.ops")
-        vars(ops)["nms"] = stand_in_nms
-        vars(stand_in).update(__version__="0.0.0", ops=ops)
-        sys.modules.update({"torchvision": stand_in, "torchvision.ops": ops})
-        real = importlib.metadata.version
-        vars(importlib.metadata)["version"] = lambda name: "0.0.0" if name == "torchvision" else real(name)
-
-
-def stand_in_nms(boxes: Any, scores: Any, iou: float) -> Any:
-    from ultralytics.utils.nms import TorchNMS
-
-    return TorchNMS.nms(boxes, scores, iou)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import resource
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import Annotated, NoReturn, Optional
 
 import typer
 
@@ -17,9 +17,6 @@ from station.cli_options import ConfigOption, JsonOption, SetOption, settings_of
 from station.cli_serve import key, serve, token
 from station.cli_trust import trust
 from station.errors import ConfigError, ModelError, StationError
-
-if TYPE_CHECKING:
-    pass
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_MODEL, EXIT_REJECTS = 1, 2, 3, 4
 

@@ -259,8 +259,8 @@ def _sections(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         kind = values.get("kind", next(iter(kinds)))
         known = isinstance(kind, str) and kind in kinds
         if not known and "" not in kinds:
-            accepted = " or ".join(f'"{one}"' for one in kinds)
-            errors.append({"loc": (name, "kind"), "type": "kind", "msg": f"must be {accepted}", "input": kind})
+            either = " or ".join(f'"{one}"' for one in kinds)
+            errors.append({"loc": (name, "kind"), "type": "kind", "msg": f"must be {either}", "input": kind})
             continue
         try:
             made[name] = (kinds[kind] if known else kinds[""]).model_validate(values)
@@ -366,8 +366,8 @@ def _said_by(variables: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         for name, value in variables.items() if len(variables) > 1 else ():
             _said_by({name: value})
-        accepted = "lists and tables are written as JSON, other values below their own name, as in STATION_MQTT__HOST"
-        raise ConfigError(f"{', '.join(map(_variable, sorted(variables)))}: {accepted}") from None
+        form = "lists and tables are written as JSON, other values below their own name, as in STATION_MQTT__HOST"
+        raise ConfigError(f"{', '.join(map(_variable, sorted(variables)))}: {form}") from None
 
 
 REPLACED: dict[str, float] = {}  # in a layer: drop what the layers below said, as CONFIDENCE_THRESHOLD does

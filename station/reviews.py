@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Reviews:
         self._station = station
         self._on_new = on_new
         self._now = now
+        self._loading = threading.Lock()
         self._last: dict[str, Review] | None = None
 
     def add(self, event_id: str, *, verdict: str, call: Call, by: str | None, note: str) -> Review:
@@ -84,7 +86,8 @@ class Reviews:
         return dict(self._known())
 
     def _known(self) -> dict[str, Review]:
-        if self._last is None:
-            found = (json.loads(one) for one in self._notices.notices(TOPIC))
-            self._last = {one["event_id"]: Review(one["call"], one["at"], one["by"], one["note"]) for one in found}
-        return self._last
+        with self._loading:  # once: a review that is added goes into what everybody reads
+            if self._last is None:
+                found = (json.loads(one) for one in self._notices.notices(TOPIC))
+                self._last = {one["event_id"]: Review(one["call"], one["at"], one["by"], one["note"]) for one in found}
+            return self._last

@@ -135,9 +135,10 @@ class Showing:
             found = self.boards.event(board.event_id)
             known = found is not None and bool((json.loads(found).get("image") or {}).get("evidence"))
             if board.delivery != "unsealed":  # until then it is not known
-                while len(self._pictures) >= REMEMBERED:
-                    self._pictures.pop(next(iter(self._pictures)), None)
-                self._pictures[board.event_id] = known
+                with self._lock:
+                    if len(self._pictures) >= REMEMBERED:
+                        del self._pictures[next(iter(self._pictures))]
+                    self._pictures[board.event_id] = known
         return known
 
 

@@ -71,3 +71,30 @@ def test_a_piece_that_is_cut_off_is_told_from_a_bite() -> None:
     cv2.line(bite, (8, 30), (25, 30), 255, 3)
     assert synthetic._cuts(corner, solid)
     assert not synthetic._cuts(bite, solid)
+
+
+def test_what_is_drilled_is_round_all_of_a_size_and_joins_and_cuts_nothing() -> None:
+    drilled = 0
+    for seed in range(40):
+        picture = synthetic.drilled(board(), np.random.default_rng(seed))
+        holes = ((picture == GAP) & (board() == COPPER)).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(holes, connectivity=8)
+        for _, _, width, height, area in stats[1:]:
+            assert area == pytest.approx(np.pi / 4 * width * height, rel=0.3), "a circle, ragged as etching leaves it"
+        if len(stats) > 1:
+            drilled += 1
+            assert np.ptp(stats[1:, 2]) <= 4
+        assert conductors(picture) == conductors(board())
+    assert 10 <= drilled <= 30, "half of the boards"
+
+
+def test_no_pin_hole_and_no_copper_is_as_round_as_what_is_drilled() -> None:
+    for seed in range(120):
+        picture, truths = drawn(seed)
+        if truths and deeppcb.CLASSES[truths[0].class_id] in {"pin-hole", "copper"}:
+            (outline, *_), _ = cv2.findContours(
+                (picture != board()).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            )
+            _, radius = cv2.minEnclosingCircle(outline)
+            filled = cv2.countNonZero((picture != board()).astype(np.uint8)) / (np.pi * radius**2)
+            assert filled < 0.85 or radius <= synthetic.ROUND_FROM_PX, "a speck has no shape"
