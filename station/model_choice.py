@@ -41,10 +41,16 @@ class ModelDetector(Detector, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A detector that has passed its self-test; *fallback*: why it is not of the configured model, or None."""
+    """
+    A detector that has passed its self-test.
+
+    *fallback*: why it is not of the configured model, or None. *chosen*: what ``[detector] model`` would say to get
+    this very model, whatever is chosen in the store meanwhile; None: there is none, or nothing was chosen.
+    """
 
     detector: ModelDetector
     fallback: str | None = None
+    chosen: str | None = None
 
 
 def ready_detector(settings: Settings, *, on_progress: OnProgress) -> Ready:
@@ -65,10 +71,10 @@ def ready_detector(settings: Settings, *, on_progress: OnProgress) -> Ready:
         good, detector = _stand_in(settings, store, error)
         why = f"{error}: {good.name} judges in its place; choose one with station model use, and restart"
         log.error("model gave way to the last good one", wanted=wanted, model=good.name, reason=str(error))
-        return Ready(detector, why)
+        return Ready(detector, why, good.name)
     if file.sha256 is not None and not _is_file(wanted):
         _remember(store, Good(file.name, file.sha256, detector.labels))
-    return Ready(detector)
+    return Ready(detector, chosen=wanted if _is_file(wanted) else file.name)
 
 
 def configured_model(settings: Settings, store: ModelStore, *, on_progress: OnProgress) -> ModelFile:

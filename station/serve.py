@@ -27,11 +27,14 @@ from station.web.tls import ServerTls
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from station.model_choice import ModelDetector
+
 log = structlog.get_logger(__name__)
 
 COUNTS = "requests.counts"
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
 STOP_S = 10
+START_S = 60  # a worker that takes longer is replaced, and a renewed certificate is not taken: a busy machine is slow
 PR_SET_PDEATHSIG = 1
 
 
@@ -47,11 +50,10 @@ def serve(settings: Settings, *, workers: int) -> None:
     counts = Path(shared, COUNTS)
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as trial:  # its memory goes back with it
-            trial.submit(
-                _try, settings, counts
-            ).result()  # what is wrong is said once, and not by every worker over and over
+            # What is wrong is said once, and not by every worker over and over.
+            settings, fallback = trial.submit(_settle, settings, counts).result()
         config = HttpConfig(
-            partial(make_worker, settings, counts),
+            partial(make_worker, settings, counts, fallback),
             factory=True,
             workers=workers,
             http=BoundedConnection,
@@ -63,6 +65,7 @@ def serve(settings: Settings, *, workers: int) -> None:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=STOP_S,
+            timeout_worker_healthcheck=START_S,
             ssl_certfile=wanted.cert_file,
             ssl_keyfile=wanted.key_file,
         )
@@ -80,36 +83,56 @@ def serve(settings: Settings, *, workers: int) -> None:
 
 def share_of(settings: Settings, workers: int) -> Settings:
     """A worker's own: its part of the cores."""
-    threads = settings.detector.threads or max(1, len(os.sched_getaffinity(0)) // workers)
-    return settings.model_copy(update={"detector": settings.detector.model_copy(update={"threads": threads})})
+    return with_detector(settings, threads=settings.detector.threads or max(1, len(os.sched_getaffinity(0)) // workers))
 
 
-def _try(settings: Settings, counts: Path) -> None:
-    make_worker(settings, counts)
+def with_detector(settings: Settings, **changes: object) -> Settings:
+    return settings.model_copy(update={"detector": settings.detector.model_copy(update=changes)})
 
 
-def make_worker(settings: Settings, counts: Path) -> ASGIApp:
+def _settle(settings: Settings, counts: Path) -> tuple[Settings, str | None]:
+    """
+    Chooses the model as the daemon does: converted if need be, self-tested, or the last good one in its place.
+
+    Returns the settings with that very model, for workers that are started at any time, and why it is not the
+    configured one, or None. Raises ConfigError, ModelError.
+    """
+    from station.judge import ready_judge
+
+    _begin_process(settings)
+    ready = ready_judge(settings, on_progress=lambda doing: log.info("model in work", doing=doing))
+    if ready.chosen is not None:
+        settings = with_detector(settings, model=ready.chosen)
+    make_app(settings, ready.detector, counts, fallback=ready.fallback)
+    return settings, ready.fallback
+
+
+def make_worker(settings: Settings, counts: Path, fallback: str | None) -> ASGIApp:
     """In a worker's process. *counts*: the file in which all of them count requests, where there is no Redis."""
+    from station.judge import build_judge
+
+    _begin_process(settings)
+    return make_app(settings, build_judge(settings).detector, counts, fallback=fallback)
+
+
+def _begin_process(settings: Settings) -> None:
     from station import log as logs
     from station.memory import share_one_heap
 
     share_one_heap()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # not to outlive a parent that was killed
     logs.setup(level=settings.log.level, format=settings.log.format)
-    return make_app(settings, counts)
 
 
-def make_app(settings: Settings, counts: Path | None = None) -> ASGIApp:
+def make_app(settings: Settings, detector: ModelDetector, counts: Path, *, fallback: str | None) -> ASGIApp:
     """The application of one worker. Raises ConfigError, ModelError."""
     from station.benches import guest, plain_benches, turns_at
     from station.http_metrics import HttpMetrics, WorkerMetrics
-    from station.judge import build_judge
     from station.memory import give_back
     from station.web.alive import add_alive
     from station.web.api import add_metrics, new_api
     from station.web_side import add_inspection, around, build_door
 
-    detector = build_judge(settings).detector
     recipes = plain_benches(settings, detector, abreast=True)
     give_back()
     turns = turns_at(settings, guests_abreast=True)
@@ -117,7 +140,7 @@ def make_app(settings: Settings, counts: Path | None = None) -> ASGIApp:
     metrics = HttpMetrics(shown.registry)
     door = build_door(settings, metrics, counts=counts)
     api = new_api()
-    add_alive(api, model=detector.model.name, version=__version__)
+    add_alive(api, model=detector.model.name, version=__version__, fallback=fallback)
     if settings.http.metrics:
         add_metrics(api, metrics=shown.text, dependencies=[door.access.may("read")] if door.guarded else [])
     add_inspection(

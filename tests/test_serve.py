@@ -13,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from station.detectors.store import ModelStore
+from tests.commands.test_model import damage
 from tests.daemon import PATIENCE_S, Daemon, encoded, picture
 from tests.waiting import until
 from tests.web.test_tls import pair, serial_of
@@ -100,6 +102,41 @@ def test_what_is_wrong_is_said_once_and_ends_it(
     (line,) = [one for one in station.text().splitlines() if one.startswith("station: ")]
     assert said in line
     assert "Traceback" not in station.text()
+
+
+def test_a_model_that_is_damaged_gives_way_to_the_last_good_one_and_health_warns(station: Serving) -> None:
+    station.configure({"detector": {"model": "store"}, "http": {"auth": "off"}})
+    for name in ("one", "two"):
+        assert station.call("model", "import", str(station.folder / "tiny.onnx"), "--name", name).returncode == 0
+        assert station.call("model", "use", name).returncode == 0
+        station.start()
+        assert station.get("/health").json()["status"] == "pass"
+        station.stop()
+    damage(ModelStore(station.data_dir / "models"), "two")
+    station.start()
+    until(lambda: len(workers(station)) == 2, within_s=PATIENCE_S)
+    url, board = f"http://127.0.0.1:{station.http_port}/predict", encoded(picture(1))
+    for _ in range(8):  # whichever worker answers
+        health = station.get("/health").json()
+        assert (health["status"], health["notes"][0]) == ("warn", "model one")
+        assert "station model use" in health["notes"][1]
+        assert httpx.post(url, files={"file": board}, timeout=60, trust_env=False).json()["model"] == "one"
+
+
+def test_workers_that_come_later_judge_with_the_same_model(station: Serving) -> None:
+    station.configure({"detector": {"model": "store"}, "http": {"auth": "off", "requests_per_minute": 0}})
+    for name in ("one", "two"):
+        assert station.call("model", "import", str(station.folder / "tiny.onnx"), "--name", name).returncode == 0
+    assert station.call("model", "use", "one").returncode == 0
+    station.start()
+    until(lambda: len(workers(station)) == 2, within_s=PATIENCE_S)
+    assert station.call("model", "use", "two").returncode == 0
+    first = {one.pid for one in workers(station)}
+    for one in workers(station):
+        one.send_signal(signal.SIGKILL)
+    until(lambda: len({one.pid for one in workers(station)} - first) == 2, within_s=PATIENCE_S)
+    until(station.ready, within_s=PATIENCE_S)
+    assert station.get("/health").json()["notes"] == ["model one"]
 
 
 def test_the_api_of_a_station_that_runs_judges_by_its_recipe_and_needs_no_key_on_loopback(tmp_path: Path) -> None:

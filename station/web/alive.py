@@ -8,8 +8,8 @@ from fastapi.responses import PlainTextResponse
 from station.events import to_bytes
 
 
-def add_alive(api: FastAPI, *, model: str, version: str) -> None:
-    """``/livez``, ``/readyz`` and ``/health``."""
+def add_alive(api: FastAPI, *, model: str, version: str, fallback: str | None) -> None:
+    """``/livez``, ``/readyz`` and ``/health``, which warns of a *fallback*: *model* is not the configured one."""
 
     @api.get("/livez", tags=["health"], response_class=PlainTextResponse)
     async def livez() -> str:
@@ -22,9 +22,9 @@ def add_alive(api: FastAPI, *, model: str, version: str) -> None:
     @api.get("/health", tags=["health"])
     async def health() -> Response:
         document = {
-            "status": "pass",
+            "status": "pass" if fallback is None else "warn",
             "version": version,
             "description": "PCB inspection API",
-            "notes": [f"model {model}"],
+            "notes": [f"model {model}", *([] if fallback is None else [fallback])],
         }
         return Response(to_bytes(document), media_type="application/health+json")
