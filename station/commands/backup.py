@@ -215,11 +215,23 @@ def _refuse_foreign(path: Path, option: str, source: Path) -> None:
     """
     An archive's own word is good for the places of a station. Anywhere else a person has to say it.
 
-    Else who makes an archive could have root write what he likes to /etc/cron.d.
+    Else whoever makes an archive could have root write what they like to /etc/cron.d.
     """
     plain = Path(os.path.normpath(path.absolute()))
-    if not any(place in plain.parents for place in (*PLACES, Path.cwd())):
+    if not any(place in plain.parents for place in _places()):
         raise BackupError(f"{source} wants to be restored to {path}: if you want that, too, say it with {option}")
+
+
+def _places() -> Iterator[Path]:
+    """
+    The folders that an archive may choose from: a station's own, and the folder that a user stands in.
+
+    Not where root stands: that is mostly /root, whose .profile runs at the next login, or /, below which all else lies.
+    """
+    yield from PLACES
+    here = Path.cwd()
+    if os.geteuid() != 0 and not any(here in place.parents for place in PLACES):
+        yield here
 
 
 def _settings_of(text: bytes, source: Path) -> Settings:
