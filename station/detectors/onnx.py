@@ -1,4 +1,4 @@
-"""A network on ONNX Runtime, on the CPU or on an NVIDIA GPU; the only import of onnxruntime."""
+"""A network on ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 
 from __future__ import annotations
 
