@@ -102,7 +102,11 @@ class ModelStore:
         return None if whole else f"{file.path} is damaged: import the model again, under the same name"
 
     def check_free(self, name: str) -> None:
-        """Raises ModelError for what is no name for a new model. That of a damaged one is: its place will be taken."""
+        """
+        Raises ModelError unless *name* is valid and free.
+
+        A damaged model's name counts as free: the new model replaces it.
+        """
         check_name(name)
         if name in self.names() and self.damage(name) is None:
             raise ModelError(f"there is a model {name} already: choose another with --name")

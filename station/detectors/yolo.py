@@ -58,12 +58,12 @@ class NetworkDetector:
     """
     Implements ``types.Detector`` on any ``Network``: letterbox, run, decode.
 
-    Boxes are in pixels of the original image, clipped to it, best first; what lies wholly beside the image is dropped,
-    unless all that counts lies there. *counts_from*: the score, by label, from which on a detection can fail the board;
-    None: from *confidence* on. A picture with more of those than are told, or with boxes that are none, is not judged.
-    *tiling* None: any picture is scaled to fit; else what is larger than the network's input is cut into tiles.
-    *reference*: what does not fit it is not judged, and a network that compares (``paired``) sees it beside the board.
-    Raises ModelError at construction for a network that is no detector of ours, with what to do about it.
+    Boxes are in pixels of the original image, clipped to it, best first. What lies wholly outside the image is dropped,
+    unless all that counts lies there: then the picture is not judged, as when more counts than can be listed, or for
+    boxes that make no sense. *counts_from*: the score, by label, from which a detection can fail the board; None: from
+    *confidence* on. *tiling* None: any picture is scaled to fit; else one larger than the network's input is cut into
+    tiles. *reference*: a board that does not fit it is not judged, and a network that compares (``paired``) sees it
+    beside the board. Raises ModelError at construction for a network that is not such a detector: what to do about it.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class NetworkDetector:
         self._desks: list[_Desk] = [self._new_desk()]
         self._on_half = False
         self._layout, self._most_rows = self._find_layout()
-        # Exports with NMS do that for as many pictures as they were made for, mostly one, and say of more that nothing
-        # is there, whatever batch they take. On processors a batch gains nothing.
+        # Exports with NMS suppress for as many pictures as they were made for, mostly one, and find nothing in further
+        # ones, whatever batch they take. On processors a batch gains nothing.
         self._batch = network.input.batch or (1 if self._layout is Layout.FINAL else BATCH)
         self._tile_px, self._overlap_px = self._tile_size(tiling)
         self._windows: tuple[Window, ...] = ()
@@ -162,7 +162,7 @@ class NetworkDetector:
             reference = self._reference
             return self._judge_beside(image, lambda board: reference.register_grey(board).template)
         if self._reference is not None:
-            # It compares nothing, but another product, or one out of place, is not judged.
+            # It does not compare, but a board of another product, or out of place, is not to be judged.
             self._reference.register_grey(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8))
         return self._judge_plain(image)
 
@@ -283,13 +283,13 @@ class NetworkDetector:
         whole = False
         try:
             known = [one for one in shape if one is not None]
-            if len(known) != len(shape) or self._detr:  # what the file leaves open the answer to plain grey tells
+            if len(known) != len(shape) or self._detr:  # a run on plain grey tells what the file leaves open
                 answer = self._network.run(self._desks[0].one.tensor)
                 known, whole = list(answer.shape), bool((answer[..., -1] == np.rint(answer[..., -1])).all())
             layout = layout_of(known, len(self.labels), input_size=self.input_size, detr=self._detr, whole=whole)
         except (ModelError, DetectorError) as error:
             raise ModelError(f"{self._network.path} cannot be used: {error}; {EXPORT_HINT}") from None
-        # An RT-DETR always gives as many; of others that leave it open the answer to plain grey may be a short one.
+        # RT-DETR always gives as many rows; others that leave the number open may give fewer for plain grey.
         rows = known[1] if self._detr else shape[2 if layout is Layout.ROWS else 1]
         return layout, MAX_DETECTIONS if rows is None else rows
 
