@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -15,28 +14,15 @@ from station.detectors import selftest
 from station.detectors.pt import WARNING, Agreement, agreement, convert
 from station.detectors.store import SHIPPED, STORE, Good, ModelFile, ModelStore, find_model
 from station.errors import ConfigError, DetectorError, ModelError
-from station.parts import build_detector, lowest_threshold, model_store
+from station.parts import build_detector, floor_of, model_store
 from station.picture import decode
-from station.types import Defect, Detector
+from station.types import Defect, Detector, ModelDetector
 
 log = structlog.get_logger(__name__)
 
 LOWEST = 0.001  # a confidence that hides nothing
 
 OnProgress = Callable[[str], object]
-
-
-class ModelDetector(Detector, Protocol):
-    """A detector that knows its labels before it has seen a board, and what to say of itself in one line."""
-
-    @property
-    def description(self) -> str: ...
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    def half(self) -> ModelDetector:
-        """The same on half of the cores, for two boards at a time; itself where that is nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +99,6 @@ def onnx_of(
 def tested_detector(settings: Settings, file: ModelFile, store: ModelStore) -> ModelDetector:
     """*file* loaded, and tested on some of the boards that it must know. Raises ModelError, ConfigError."""
     detector = build_detector(settings, file)
-    if selftest.compares(detector) and settings.recipe.template is None:  # no board could be judged
-        raise ConfigError(
-            f"the model {file.name} compares each board with its template: set [recipe] template to the picture of a "
-            "defect-free board"
-        )
     run_self_test(detector, file, store, floor=floor_of(settings), most=selftest.AT_START)
     return detector
 
@@ -139,11 +120,6 @@ def run_self_test(
         floor=floor,
         read=lambda picture, sha256: store.picture(file.name, picture, sha256),
     )
-
-
-def floor_of(settings: Settings) -> float:
-    """The confidence that a detector of these settings is built with."""
-    return min(settings.detector.confidence, lowest_threshold(settings))
 
 
 def seeing_all(settings: Settings) -> Settings:

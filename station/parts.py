@@ -54,7 +54,7 @@ def build_detector(settings: Settings, model: ModelFile | None = None) -> Networ
     detector = NetworkDetector(
         network,
         name=model.name,
-        confidence=min(wanted.confidence, lowest_threshold(settings)),
+        confidence=floor_of(settings),
         iou=wanted.iou,
         counts_from=settings.recipe.threshold_of,
         reference=build_reference(settings),
@@ -78,9 +78,14 @@ def build_tiling(settings: Settings) -> Tiling | None:
             return Tiling(wanted.size, wanted.overlap_px)
 
 
-def lowest_threshold(settings: Settings) -> float:
-    """What the recipe counts must be found: a detection below ``[detector] confidence`` would pass unseen."""
-    return min([settings.recipe.threshold, *settings.recipe.thresholds.values()])
+def floor_of(settings: Settings) -> float:
+    """
+    The confidence from which a detector of these settings reports what it finds.
+
+    Never above the recipe's thresholds: what counts there would pass unseen.
+    """
+    recipe = settings.recipe
+    return min(settings.detector.confidence, recipe.threshold, *recipe.thresholds.values())
 
 
 def build_reference(settings: Settings) -> Reference | None:

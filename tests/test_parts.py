@@ -22,8 +22,8 @@ from station.parts import (
     build_reference,
     check_apart,
     depth_bits,
+    floor_of,
     link_options,
-    lowest_threshold,
     make_folder,
     read_password,
     recipe_sha256,
@@ -56,8 +56,10 @@ def test_every_limit_is_part_of_the_recipes_identity(changed: dict[str, object])
 
 
 def test_what_a_recipe_counts_is_looked_for_also_below_the_detectors_own_confidence() -> None:
-    assert lowest_threshold(settings(recipe={"threshold": 0.5, "thresholds": {"open": 0.1}})) == 0.1
-    assert lowest_threshold(settings(recipe={"threshold": 0.2, "thresholds": {"open": 0.9}})) == 0.2
+    own = {"confidence": 0.3}
+    assert floor_of(settings(detector=own, recipe={"threshold": 0.5, "thresholds": {"open": 0.1}})) == 0.1
+    assert floor_of(settings(detector=own, recipe={"threshold": 0.2, "thresholds": {"open": 0.9}})) == 0.2
+    assert floor_of(settings(detector=own, recipe={"threshold": 0.5, "thresholds": {"open": 0.9}})) == 0.3
 
 
 def test_the_depth_of_the_inboxs_pictures_is_that_of_all_others() -> None:

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from station.assets import ASSETS
-from station.detectors.card import Card, read_card, sha256_of, write_card
+from station.detectors.card import Card, model_sha256, read_card, sha256_of, write_card
 from station.detectors.kept import DRAFT, replace_file
 from station.disk import sync_directory
 from station.errors import ModelError
@@ -223,7 +223,7 @@ class ModelStore:
 
         One that is damaged or gone is made again, which overwrites what is there: nobody could import it.
         """
-        folder, sha256 = self.folder / ".converted", _sha256(pt)
+        folder, sha256 = self.folder / ".converted", model_sha256(pt)
         try:
             note = json.loads((folder / f"{sha256}.json").read_text(encoding="utf-8"))
             made = ModelFile(folder / f"{sha256}.onnx", pt.stem, str(note["sha256"]))
@@ -234,7 +234,7 @@ class ModelStore:
 
     def keep_converted(self, pt: Path, onnx: Path) -> ModelFile:
         """Moves *onnx*, made of *pt*, to where ``converted`` finds it. Raises ModelError."""
-        folder, sha256, made = self.folder / ".converted", _sha256(pt), _sha256(onnx)
+        folder, sha256, made = self.folder / ".converted", model_sha256(pt), model_sha256(onnx)
         target = folder / f"{sha256}.onnx"
         with self._changing():
             try:
@@ -366,13 +366,6 @@ def _pinned(card: Path) -> str:
         return str(json.loads(card.read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{card} names no sha256 ({error}): install the station again") from None
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

@@ -11,12 +11,13 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from station.detectors.colour import check_colour, grey
 from station.detectors.decode import MAX_DETECTIONS, Layout, decode, layout_of
 from station.detectors.network import EXPORT_HINT, PAIR, PLANES, Floats, Network
-from station.detectors.preprocess import PAD, Grey, Letterbox, Placement
+from station.detectors.preprocess import PAD, Letterbox, Placement
 from station.detectors.tiles import MIN_OVERLAP_PX, USUAL_OVERLAP, Window, is_big, merge, plan
 from station.errors import DetectorError, ModelError
-from station.types import Defect, Image, ModelInfo
+from station.types import Defect, Grey, Image, ModelInfo
 
 BATCH = 4  # tiles at a time, where the network takes and answers any number
 
@@ -155,7 +156,7 @@ class NetworkDetector:
         """
         *image*: H x W x 3 uint8 BGR. Raises DetectorError when it cannot be judged.
         """
-        _check(image)
+        check_colour(image)
         if self.paired:
             if self._reference is None:
                 raise DetectorError(needs_template(self.model.name))
@@ -163,17 +164,17 @@ class NetworkDetector:
             return self._judge_beside(image, lambda board: reference.register_grey(board).template)
         if self._reference is not None:
             # It does not compare, but a board of another product, or out of place, is not to be judged.
-            self._reference.register_grey(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8))
+            self._reference.register_grey(grey(image))
         return self._judge_plain(image)
 
     def detect_alone(self, image: Image) -> list[Defect]:
         """As ``detect``, for a board of any product: what has no reference is not compared. Raises DetectorError."""
-        _check(image)
+        check_colour(image)
         return self._judge_plain(image)
 
     def detect_beside(self, image: Image, template: Grey) -> list[Defect]:
         """As ``detect``, for a network that compares: with *template*, H x W uint8, in the frame of *image*."""
-        _check(image)
+        check_colour(image)
         return self._judge_beside(image, lambda _: template)
 
     def _judge_beside(self, image: Image, template_for: Callable[[Grey], Grey]) -> list[Defect]:
@@ -302,8 +303,3 @@ class NetworkDetector:
 def needs_template(model: str) -> str:
     """What to do about a network that compares and has nothing to compare with."""
     return f"{model} compares each board with its template: set [recipe] template to a picture of a defect-free board"
-
-
-def _check(image: Image) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise DetectorError(f"not a colour picture of bytes: shape {image.shape}, {image.dtype}")
