@@ -19,9 +19,9 @@ from rich.console import Console
 from station import __version__
 from station.backup import Archive, Manifest, open_archive, write_archive
 from station.config import PREFIX, Settings, find, load
-from station.detectors.kept import DRAFT
 from station.detectors.store import DAMAGED, IMPORTING
 from station.disk import sync_directory
+from station.durable import DRAFT, adopt
 from station.errors import BackupError, ConfigError
 from station.events import utc_text
 from station.ledger_copy import copy_ledger, renew
@@ -285,7 +285,6 @@ def _move_aside(paths: Iterable[Path], data_dir: Path) -> Path | None:
 
 def _put(staged: Path, targets: Mapping[str, Path], data_dir: Path) -> None:
     """Moves what is staged into its place; the configuration last: without it nothing starts."""
-    owner = data_dir.stat()
     for name, target in sorted(targets.items(), key=lambda one: one[0] == CONFIG):
         made = staged / name
         if not made.exists():
@@ -293,10 +292,8 @@ def _put(staged: Path, targets: Mapping[str, Path], data_dir: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == CONFIG:
             made.chmod(0o640)  # as scripts/install makes it: its folder's group reads it
-            owner = target.parent.stat()
         for path in (made, *(made.rglob("*") if made.is_dir() else ())):
-            if os.geteuid() == 0:  # what root restores has to be the service's
-                os.chown(path, owner.st_uid, owner.st_gid)
+            adopt(path, like=target.parent if name == CONFIG else data_dir)
         if made.is_dir():
             made.rename(target)
         else:

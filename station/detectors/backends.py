@@ -18,8 +18,8 @@ import numpy as np
 import structlog
 
 from station.detectors import processor
-from station.detectors.kept import replace_file
 from station.detectors.network import Network, checked_file, cores
+from station.durable import replace_file
 from station.errors import ConfigError, DetectorError, ModelError
 from station.extras import how_to_add
 
@@ -211,6 +211,6 @@ def _remember(file: Path, choices: Mapping[str, Choice]) -> None:
     latest = list(choices.items())[-REMEMBERED:]
     document = {"chosen": [{"key": key, "backend": one.runtime, "run_ms": one.run_ms} for key, one in latest]}
     try:
-        replace_file(file, json.dumps(document, indent=1).encode() + b"\n")
+        replace_file(file, json.dumps(document, indent=1).encode() + b"\n", synced=False, adopted=True)
     except OSError as error:
         log.warning("backend not remembered", file=str(file), reason=str(error.strerror))

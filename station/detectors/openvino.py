@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import structlog
 
-from station.detectors.kept import adopt, replace_file
 from station.detectors.network import (
     EXPORT_HINT,
     Dtype,
@@ -29,6 +28,7 @@ from station.detectors.network import (
     labels_of,
 )
 from station.detectors.processor import ours_saturates
+from station.durable import adopt, replace_file
 from station.errors import DetectorError, ModelError
 from station.memory import give_back
 
@@ -281,7 +281,7 @@ class _Kept:
             adopt(folder)
             blob = compiled.export_model().getvalue()
             head = {"identity": self._identity, "sha256": _sha256(metadata, blob), "metadata": dict(metadata)}
-            replace_file(self._path, json.dumps(head).encode() + b"\n" + blob)
+            replace_file(self._path, json.dumps(head).encode() + b"\n" + blob, synced=False, adopted=True)
             older = sorted(folder.glob("*.openvino"), key=lambda one: one.stat().st_mtime_ns)
             for one in older[:-KEPT]:
                 one.unlink()

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from station.assets import ASSETS
 from station.detectors.card import Card, model_sha256, read_card, sha256_of, write_card
-from station.detectors.kept import DRAFT, replace_file
 from station.disk import sync_directory
+from station.durable import DRAFT, adopt, draft_of, replace_file, write_synced
 from station.errors import ModelError
 
 BUNDLED = "pcb-demo"
@@ -144,7 +144,7 @@ class ModelStore:
                 for board in card.boards:
                     for file, sha256 in board.pictures():
                         _copy(boards[file], made / "selftest" / file, sha256)
-                _write_synced(made / "card.json", write_card(card))
+                write_synced(made / "card.json", write_card(card))
                 for path in (made, *made.rglob("*")):
                     self._adopt(path)
                 for folder in (made / "selftest", made):
@@ -240,9 +240,13 @@ class ModelStore:
             try:
                 folder.mkdir(exist_ok=True)
                 self._adopt(folder)
-                _copy(onnx, folder / f"{sha256}.part", made)
-                self._adopt(folder / f"{sha256}.part")
-                (folder / f"{sha256}.part").replace(target)
+                draft = draft_of(target)
+                try:
+                    _copy(onnx, draft, made)
+                    self._adopt(draft)
+                    draft.replace(target)
+                finally:
+                    draft.unlink(missing_ok=True)
             except OSError as error:
                 raise ModelError(f"the converted model cannot be kept in {folder}: {error.strerror or error}") from None
             self._write(f".converted/{sha256}.json", {"sha256": made, "source": pt.name})
@@ -279,7 +283,7 @@ class ModelStore:
     def _write(self, name: str, document: Mapping[str, object]) -> None:
         path = self.folder / name
         try:
-            replace_file(path, (json.dumps(document, indent=1) + "\n").encode(), synced=True)
+            replace_file(path, (json.dumps(document, indent=1) + "\n").encode(), adopted=True)
         except OSError as error:
             raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
 
@@ -309,10 +313,8 @@ class ModelStore:
             sync_directory(self.folder.parent)
 
     def _adopt(self, path: Path) -> None:
-        """What root puts into a service's data folder has to be the service's, which reads it and writes beside it."""
-        if os.geteuid() == 0:
-            owner = self.folder.parent.stat()
-            os.chown(path, owner.st_uid, owner.st_gid)
+        """To the owner of the data folder: root may just have made the store's own."""
+        adopt(path, like=self.folder.parent)
 
 
 def find_model(wanted: str, *, store: ModelStore | None = None, assets: Path = ASSETS) -> ModelFile:
@@ -406,10 +408,3 @@ def _is_held(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
