@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -19,6 +18,7 @@ import structlog
 
 from station.durable import adopt, write_kept
 from station.errors import ConfigError
+from station.locks import hold
 from station.types import Scope
 
 log = structlog.get_logger(__name__)
@@ -123,12 +123,11 @@ class AccessKeys:
         """Two who make keys at the same time must not lose one that was shown already."""
         path = self._path.with_name(LOCK)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = hold(path, os.O_WRONLY | os.O_CREAT, mode=0o600, wait=True)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror}): {_WHO}") from None
         try:
             adopt(path)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)

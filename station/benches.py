@@ -12,11 +12,12 @@ from station.challenge import Announcement, Challenge, Rule
 from station.clock import Clock
 from station.config import Settings
 from station.detectors.network import cores
+from station.folders import make_folder
 from station.health import Health
 from station.judge import judges
 from station.ledger import SqliteLedger
 from station.line import Bench
-from station.parts import build_recipe, make_folder, recipe_sha256
+from station.parts import build_recipe, recipe_sha256
 from station.recipes import Recipes
 from station.turns import GuestDetector, Turns
 from station.types import Decision, Frame, ModelDetector

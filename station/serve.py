@@ -19,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from station import __version__
 from station.config import Settings
-from station.parts import make_folder
+from station.folders import make_folder
 from station.web.connections import BACKLOG, BoundedConnection, HttpConfig
 from station.web.server import bind
 from station.web.tls import ServerTls

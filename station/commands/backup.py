@@ -24,8 +24,9 @@ from station.disk import sync_directory
 from station.durable import DRAFT, adopt
 from station.errors import BackupError, ConfigError
 from station.events import utc_text
+from station.folders import LOCK, lock_folder
 from station.ledger_copy import copy_ledger, renew
-from station.parts import CREDENTIAL, lock_folder, model_store
+from station.parts import CREDENTIAL, model_store
 from station.sections import FolderSection
 from station.sources.names import numbered
 from station.terminal import shown
@@ -137,13 +138,13 @@ def restore(source: Path, *, config: Path | None, data_dir: Path | None, force: 
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     """Holds *data_dir*. A restore that fails has changed nothing: it leaves no lock behind where there was none."""
-    new = not (data_dir / ".lock").exists()
+    new = not (data_dir / LOCK).exists()
     with lock_folder(data_dir):
         try:
             yield
         except BaseException:
             if new:
-                (data_dir / ".lock").unlink(missing_ok=True)
+                (data_dir / LOCK).unlink(missing_ok=True)
             raise
 
 

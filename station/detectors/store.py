@@ -12,7 +12,6 @@ Everything is written beside its place, synced, and renamed into it, by one proc
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from station.detectors.card import Card, model_sha256, read_card, sha256_of, wri
 from station.disk import sync_directory
 from station.durable import DRAFT, adopt, draft_of, replace_file, write_synced
 from station.errors import ModelError
+from station.locks import held, is_held
 
 BUNDLED = "pcb-demo"
 PAIRED = "pcb-pair"  # compares each board with its template
@@ -137,7 +137,7 @@ class ModelStore:
                     if alone:
                         self._clear_drafts()
                     draft = stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder, prefix=IMPORTING))
-                    stack.enter_context(_locked(Path(draft)))
+                    stack.enter_context(held(Path(draft)))
                 made = Path(draft) / "model"
                 (made / "selftest").mkdir(parents=True)
                 _copy(model, made / "model.onnx", card.sha256)
@@ -293,7 +293,7 @@ class ModelStore:
         with ExitStack() as stack:
             try:
                 self._make_folder()
-                alone = stack.enter_context(_locked(self.folder))
+                alone = stack.enter_context(held(self.folder))
             except OSError as error:
                 raise ModelError(f"{self.folder} cannot be written: {error.strerror or error}") from None
             yield alone
@@ -301,9 +301,9 @@ class ModelStore:
     def _clear_drafts(self) -> None:
         """Deletes what imports and changes left that were killed. Raises OSError."""
         for draft in self.folder.glob(f"{IMPORTING}*"):
-            if not _is_held(draft):
+            if is_held(draft) is False:
                 shutil.rmtree(draft, ignore_errors=True)
-        for draft in self.folder.glob(f"{DRAFT}*"):
+        for draft in (*self.folder.glob(f"{DRAFT}*"), *self.folder.glob(f".converted/{DRAFT}*")):
             draft.unlink(missing_ok=True)
 
     def _make_folder(self) -> None:
@@ -378,33 +378,3 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
         os.fsync(taken.fileno())
     if sha256_of(target) != sha256:
         raise ModelError(f"{source} changed while it was imported: import it again")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Waits for whoever holds *folder*, and holds it; False: its file system has no locks. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            held = True
-        except OSError:  # some shares: then each file is still whole, and the last one to write wins
-            held = False
-        yield held
-    finally:
-        os.close(descriptor)
-
-
-def _is_held(folder: Path) -> bool:
-    """Whether somebody has *folder* locked, or that cannot be told."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
