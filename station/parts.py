@@ -10,8 +10,9 @@ from pathlib import Path
 from station import __version__
 from station.config import Settings, load_trust
 from station.detectors.backends import Places, open_network
+from station.detectors.find import find_model
 from station.detectors.reference import Reference
-from station.detectors.store import ModelFile, ModelStore, find_model
+from station.detectors.store import ModelFile, ModelStore
 from station.detectors.yolo import NetworkDetector, Tiling, needs_template
 from station.errors import ConfigError
 from station.events import state_of, to_bytes

@@ -22,9 +22,11 @@ from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
 from station.detectors.card import Card, Timing, model_sha256
+from station.detectors.choices import Choices
+from station.detectors.find import find_model
 from station.detectors.pt import WARNING
 from station.detectors.selftest import Locked, lock
-from station.detectors.store import PAIRED, SHIPPED, STORE, ModelFile, find_model
+from station.detectors.store import PAIRED, SHIPPED, STORE, ModelFile
 from station.detectors.yolo import NetworkDetector
 from station.errors import ModelError
 from station.events import utc_text
@@ -105,7 +107,7 @@ def list_models(settings: Settings, console: Console) -> None:
     """Prints what is in the store, and which one is used; a damaged one says what is wrong with it."""
     store, wanted = model_store(settings), settings.detector.model
     try:
-        current = store.current() if wanted == STORE else wanted
+        current = Choices(store).current() if wanted == STORE else wanted
     except ModelError as error:
         console.print(plain(f"station: {error}", style="red"))
         current = ""
@@ -164,19 +166,19 @@ def verify(settings: Settings, name: str | None, console: Console) -> tuple[str,
 def use(settings: Settings, name: str, console: Console) -> None:
     """Chooses *name* for the next start, if it passes its self-test here and now. Raises ModelError."""
     labels = verify(settings, name, console)
-    model_store(settings).use(name, labels)
+    Choices(model_store(settings)).use(name, labels)
     _say_used(settings, name, console)
 
 
 def rollback(settings: Settings, console: Console) -> None:
     """Chooses what was used before the present choice. Raises ModelError, and changes nothing, if that is not good."""
-    store = model_store(settings)
-    name = store.previous()
+    choices = Choices(model_store(settings))
+    name = choices.previous()
     try:
         labels = verify(settings, name, console)
     except ModelError as error:
         raise ModelError(f"{error}; nothing was changed: choose one with station model use NAME") from None
-    store.rollback(name, labels)
+    choices.rollback(name, labels)
     _say_used(settings, name, console)
 
 

@@ -22,11 +22,12 @@ from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
+from station.detectors.find import find_model
 from station.detectors.metric import Hits, Marked, average_precision, by_coco50, f_score_at, match
 from station.detectors.network import Input
 from station.detectors.preprocess import Letterbox
 from station.detectors.quantize import quantize
-from station.detectors.store import ModelFile, ModelStore, find_model
+from station.detectors.store import ModelFile, ModelStore
 from station.detectors.thresholds import counts_at
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
