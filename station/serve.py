@@ -27,7 +27,7 @@ from station.web.tls import ServerTls
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from station.model_choice import ModelDetector
+    from station.types import ModelDetector
 
 log = structlog.get_logger(__name__)
 
