@@ -15,10 +15,10 @@ from rich.progress import track
 
 from station.detectors.backends import Backend, open_network
 from station.detectors.both import BothDetector
+from station.detectors.find import find_model
 from station.detectors.golden import NAME, GoldenDetector
 from station.detectors.metric import Hits, Marked, Matched, pair_up
 from station.detectors.reference import Reference
-from station.detectors.store import find_model
 from station.detectors.yolo import NetworkDetector
 from station.errors import ConfigError, DetectorError, LabelsError
 from station.labelled import SUFFIXES, LabelledBoard, Layout, as_marked, load, read_labelled, renumbered

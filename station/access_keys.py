@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -17,8 +16,9 @@ from pathlib import Path
 
 import structlog
 
+from station.durable import adopt, write_kept
 from station.errors import ConfigError
-from station.kept_file import write_kept
+from station.locks import hold
 from station.types import Scope
 
 log = structlog.get_logger(__name__)
@@ -123,21 +123,14 @@ class AccessKeys:
         """Two who make keys at the same time must not lose one that was shown already."""
         path = self._path.with_name(LOCK)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = hold(path, os.O_WRONLY | os.O_CREAT, mode=0o600, wait=True)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror}): {_WHO}") from None
         try:
-            self._give_to_service(path)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            adopt(path)
             yield
         finally:
             os.close(descriptor)
-
-    def _give_to_service(self, path: Path) -> None:
-        """What root makes (``sudo station key create``) has to be readable for the service."""
-        if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.chown(path, owner.st_uid, owner.st_gid)
 
     def _write(self, keys: Iterable[AccessKey]) -> None:
         document = {
@@ -145,8 +138,7 @@ class AccessKeys:
             for one in keys
         }
         try:
-            write_kept(self._path, document, private=True)
-            self._give_to_service(self._path)
+            write_kept(self._path, document, private=True, adopted=True)
         except OSError as error:
             raise ConfigError(f"{self._path} cannot be written ({error.strerror}): {_WHO}") from None
 

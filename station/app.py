@@ -26,6 +26,7 @@ from station.errors import LedgerError
 from station.events import to_bytes, utc_text
 from station.evidence import FolderEvidence
 from station.fault_news import FaultNews
+from station.folders import lock_folder, make_folder
 from station.foresight import Foresight
 from station.gates.tower import Lamps, lamps_of
 from station.health import Health
@@ -39,12 +40,7 @@ from station.line_side import build_line_side
 from station.memory import give_back, share_one_heap
 from station.metrics import Gauges, Metrics
 from station.outbox import SqliteOutbox
-from station.parts import (
-    build_link,
-    check_labels,
-    lock_folder,
-    make_folder,
-)
+from station.parts import build_link, check_labels
 from station.publish import run_publish
 from station.remote import MAX_BYTES, Command, Commands
 from station.reviews import Reviews

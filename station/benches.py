@@ -12,15 +12,15 @@ from station.challenge import Announcement, Challenge, Rule
 from station.clock import Clock
 from station.config import Settings
 from station.detectors.network import cores
+from station.folders import make_folder
 from station.health import Health
 from station.judge import judges
 from station.ledger import SqliteLedger
 from station.line import Bench
-from station.model_choice import ModelDetector
-from station.parts import build_recipe, make_folder, recipe_sha256
+from station.parts import build_recipe, recipe_sha256
 from station.recipes import Recipes
 from station.turns import GuestDetector, Turns
-from station.types import Decision, Frame
+from station.types import Decision, Frame, ModelDetector
 
 log = structlog.get_logger(__name__)
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import structlog
 
+from station.durable import read_kept, write_kept
 from station.errors import CommandError
 from station.health import Health
-from station.kept_file import read_kept, write_kept
 from station.types import Decision, Frame, ModelInfo, Verdict, cut
 
 log = structlog.get_logger(__name__)

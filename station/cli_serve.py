@@ -58,7 +58,7 @@ def key_create(
 
     Example: station key create line-2 --scope predict --scope read
     """
-    from station.parts import make_folder
+    from station.folders import make_folder
     from station.web_side import access_keys
 
     settings = settings_of(config, overrides, optional=True)

@@ -10,8 +10,9 @@ from station.detectors.both import BothDetector
 from station.detectors.golden import GoldenDetector
 from station.detectors.yolo import NetworkDetector, needs_template
 from station.errors import ConfigError
-from station.model_choice import ModelDetector, OnProgress, Ready, floor_of, ready_detector
-from station.parts import build_detector, build_recipe, build_reference, check_labels, lowest_threshold
+from station.model_choice import OnProgress, Ready, ready_detector
+from station.parts import build_detector, build_recipe, build_reference, check_labels, floor_of
+from station.types import ModelDetector
 
 
 def ready_judge(settings: Settings, *, on_progress: OnProgress) -> Ready:
@@ -29,7 +30,7 @@ def build_golden(settings: Settings) -> GoldenDetector:
     reference = build_reference(settings)
     if reference is None:  # the settings refuse that already
         raise ConfigError('[recipe] template: the golden board needs one: template = "FILE"')
-    return GoldenDetector(reference, confidence=min(settings.detector.confidence, lowest_threshold(settings)))
+    return GoldenDetector(reference, confidence=floor_of(settings))
 
 
 def judges(settings: Settings, ready: ModelDetector) -> dict[str, ModelDetector]:

@@ -14,6 +14,7 @@ from station.answers import Answers
 from station.config import Settings
 from station.errors import CameraError, ConfigError
 from station.extras import how_to_add
+from station.folders import check_apart, lock_inbox, make_folder
 from station.foresight import AHEAD
 from station.gates.relay import LCUS, Relay, RelayGate
 from station.gates.serial import SerialGate, Texts, Times
@@ -43,7 +44,7 @@ from station.line_sections import (
 from station.metrics import Metrics
 from station.modbus_unit import ModbusUnit
 from station.modbus_unit import Times as UnitTimes
-from station.parts import check_apart, lock_inbox, make_folder, read_password
+from station.parts import read_password
 from station.sections import MB, FolderSection
 from station.serial_port import SerialOptions, SerialPort
 from station.sources.camera import Camera, CameraOptions

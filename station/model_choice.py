@@ -6,37 +6,26 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from station.config import Settings
 from station.detectors import selftest
+from station.detectors.choices import Choices, Good
+from station.detectors.converted import converted, keep_converted
+from station.detectors.find import find_model
 from station.detectors.pt import WARNING, Agreement, agreement, convert
-from station.detectors.store import SHIPPED, STORE, Good, ModelFile, ModelStore, find_model
+from station.detectors.store import SHIPPED, STORE, ModelFile, ModelStore
 from station.errors import ConfigError, DetectorError, ModelError
-from station.parts import build_detector, lowest_threshold, model_store
+from station.parts import build_detector, floor_of, model_store
 from station.picture import decode
-from station.types import Defect, Detector
+from station.types import Defect, Detector, ModelDetector
 
 log = structlog.get_logger(__name__)
 
 LOWEST = 0.001  # a confidence that hides nothing
 
 OnProgress = Callable[[str], object]
-
-
-class ModelDetector(Detector, Protocol):
-    """A detector that knows its labels before it has seen a board, and what to say of itself in one line."""
-
-    @property
-    def description(self) -> str: ...
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    def half(self) -> ModelDetector:
-        """The same on half of the cores, for two boards at a time; itself where that is nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +69,13 @@ def ready_detector(settings: Settings, *, on_progress: OnProgress) -> Ready:
 def configured_model(settings: Settings, store: ModelStore, *, on_progress: OnProgress) -> ModelFile:
     """What ``[detector] model`` names; a .pt that was not converted before is converted now. Raises ModelError."""
     pt = Path(settings.detector.model)
-    if pt.suffix == ".pt" and pt.is_file() and store.converted(pt) is None:
+    if pt.suffix == ".pt" and pt.is_file() and converted(pt, store) is None:
         log.warning("converting a .pt, once", file=str(pt), beware=WARNING)
         with tempfile.TemporaryDirectory(prefix="station-pt-") as folder:
             onnx, agreed = onnx_of(
                 pt, Path(folder), settings, pictures=selftest.sample_pictures(), on_progress=on_progress
             )
-            kept = store.keep_converted(pt, onnx)
+            kept = keep_converted(pt, onnx, store)
         log.info("converted", file=str(pt), compared=agreed.compared, score_difference=agreed.largest_score_difference)
         return kept
     return find_model(settings.detector.model, store=store)
@@ -113,11 +102,6 @@ def onnx_of(
 def tested_detector(settings: Settings, file: ModelFile, store: ModelStore) -> ModelDetector:
     """*file* loaded, and tested on some of the boards that it must know. Raises ModelError, ConfigError."""
     detector = build_detector(settings, file)
-    if selftest.compares(detector) and settings.recipe.template is None:  # no board could be judged
-        raise ConfigError(
-            f"the model {file.name} compares each board with its template: set [recipe] template to the picture of a "
-            "defect-free board"
-        )
     run_self_test(detector, file, store, floor=floor_of(settings), most=selftest.AT_START)
     return detector
 
@@ -141,11 +125,6 @@ def run_self_test(
     )
 
 
-def floor_of(settings: Settings) -> float:
-    """The confidence that a detector of these settings is built with."""
-    return min(settings.detector.confidence, lowest_threshold(settings))
-
-
 def seeing_all(settings: Settings) -> Settings:
     """*settings* with a detector that reports whatever it sees: for comparing and weighing, not for judging."""
     return settings.model_copy(
@@ -157,11 +136,12 @@ def _stand_in(settings: Settings, store: ModelStore, trouble: ModelError) -> tup
     """The last good model that still is, and knows all labels of the configured one. Raises ModelError."""
     wanted = settings.detector.model
     hint = "; choose one with station model use NAME" if wanted == STORE else ""
-    failed = store.current() if wanted == STORE else wanted
-    needed = store.labels(failed)
+    choices = Choices(store)
+    failed = choices.current() if wanted == STORE else wanted
+    needed = choices.labels(failed)
     if needed is None:
         raise ModelError(f"{trouble}; no other judges in its place, since nobody knows the labels of {failed}{hint}")
-    for one in store.good():
+    for one in choices.good():
         if one.name == failed:
             continue
         try:
@@ -178,7 +158,7 @@ def _stand_in(settings: Settings, store: ModelStore, trouble: ModelError) -> tup
 
 def _remember(store: ModelStore, good: Good) -> None:
     try:
-        store.remember(good)
+        Choices(store).remember(good)
     except ModelError as error:  # it judges all the same; only the next start would not know of it
         log.warning("a good model is not remembered", model=good.name, reason=str(error))
 

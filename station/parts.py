@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
-
-import structlog
 
 from station import __version__
 from station.config import Settings, load_trust
 from station.detectors.backends import Places, open_network
+from station.detectors.find import find_model
 from station.detectors.reference import Reference
-from station.detectors.store import ModelFile, ModelStore, find_model
+from station.detectors.store import ModelFile, ModelStore
 from station.detectors.yolo import NetworkDetector, Tiling, needs_template
-from station.disk import make_directory
 from station.errors import ConfigError
 from station.events import state_of, to_bytes
 from station.health import Health
@@ -29,10 +25,7 @@ from station.picture import DEEP_BITS
 from station.sections import MB, FolderSection
 from station.types import Box, Recipe, Region, TrustLimits
 
-log = structlog.get_logger(__name__)
-
 CREDENTIAL = "mqtt-password"  # the name in the unit's LoadCredential
-INBOX = "[source] path"
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -54,7 +47,7 @@ def build_detector(settings: Settings, model: ModelFile | None = None) -> Networ
     detector = NetworkDetector(
         network,
         name=model.name,
-        confidence=min(wanted.confidence, lowest_threshold(settings)),
+        confidence=floor_of(settings),
         iou=wanted.iou,
         counts_from=settings.recipe.threshold_of,
         reference=build_reference(settings),
@@ -78,9 +71,14 @@ def build_tiling(settings: Settings) -> Tiling | None:
             return Tiling(wanted.size, wanted.overlap_px)
 
 
-def lowest_threshold(settings: Settings) -> float:
-    """What the recipe counts must be found: a detection below ``[detector] confidence`` would pass unseen."""
-    return min([settings.recipe.threshold, *settings.recipe.thresholds.values()])
+def floor_of(settings: Settings) -> float:
+    """
+    The confidence from which a detector of these settings reports what it finds.
+
+    Never above the recipe's thresholds: what counts there would pass unseen.
+    """
+    recipe = settings.recipe
+    return min(settings.detector.confidence, recipe.threshold, *recipe.thresholds.values())
 
 
 def build_reference(settings: Settings) -> Reference | None:
@@ -203,77 +201,3 @@ def read_password(file: Path | None) -> str | None:
         if not file.exists():
             return None
     return file.read_text(encoding="utf-8").rstrip("\r\n") or None if file is not None else None
-
-
-def make_folder(path: Path, key: str) -> Path:
-    """*path*, there and writable. Raises ConfigError naming *key*."""
-    there = path.is_dir()
-    try:
-        make_directory(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{key} = {path}: cannot be made ({error.strerror}): choose a folder that the station may write"
-        ) from None
-    if key == INBOX and not there:  # others bring boards there: of one that is misspelt nothing else would tell
-        log.info("inbox made", path=str(path))
-    return path
-
-
-def check_apart(data_dir: Path, inbox: Path) -> None:
-    """Raises ConfigError when one lies in the other: the station would inspect what it writes itself, for ever."""
-    ours, watched = data_dir.resolve(), inbox.resolve()
-    if ours == watched or watched in ours.parents:
-        raise ConfigError(f"[station] data_dir = {data_dir} lies in [source] path = {inbox}: choose a folder beside it")
-    if ours in watched.parents:
-        raise ConfigError(f"[source] path = {inbox} lies in [station] data_dir = {data_dir}: choose a folder beside it")
-
-
-def lock_inbox(folder: Path) -> int | None:
-    """
-    Holds an inbox for this process until the descriptor is closed; nothing is written there.
-
-    None: it is away, or its file system has no locks. Raises ConfigError when another station on this machine has it.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:  # away at the moment: the source says so, and waits for it
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ConfigError(
-            f"[source] path = {folder}: another station that runs takes boards from it: give each its own inbox"
-        ) from None
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def lock_folder(folder: Path) -> IO[bytes]:
-    """Holds *folder* for this process until the file is closed. Raises ConfigError when another station has it."""
-    try:
-        lock = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise ConfigError(f"[station] data_dir = {folder}: .lock cannot be opened: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise ConfigError(
-            f"[station] data_dir = {folder}: another station that runs uses it: give each its own, or stop that one"
-        ) from None
-    return lock
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a station that runs has *folder*, as far as this user can see. Nothing is made there."""
-    try:
-        with (folder / ".lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -13,8 +13,8 @@ from typing import Any
 
 import structlog
 
+from station.durable import read_kept, write_kept
 from station.errors import CommandError
-from station.kept_file import read_kept, write_kept
 from station.line import Bench
 from station.types import Frame
 

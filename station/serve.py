@@ -19,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from station import __version__
 from station.config import Settings
-from station.parts import make_folder
+from station.folders import make_folder
 from station.web.connections import BACKLOG, BoundedConnection, HttpConfig
 from station.web.server import bind
 from station.web.tls import ServerTls
@@ -27,7 +27,7 @@ from station.web.tls import ServerTls
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from station.model_choice import ModelDetector
+    from station.types import ModelDetector
 
 log = structlog.get_logger(__name__)
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import lt
-from typing import TypeAlias
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from station.types import Image, TrustLimits
-
-Grey: TypeAlias = NDArray[np.uint8]
+from station.types import Grey, Image, TrustLimits
 
 MIN_SIDE_PX = 32  # of less no network and no golden board can tell anything
 GRID_PX = 64  # the picture is averaged down to it, so that a sensor's noise is not taken for a board

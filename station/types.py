@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 Image: TypeAlias = NDArray[np.uint8]
 """Height x width x 3, BGR, 0..255."""
 
+Grey: TypeAlias = NDArray[np.uint8]
+"""Height x width, 0..255."""
+
 Stop: TypeAlias = threading.Event
 """Set when a loop should end. Every wait in the station is a wait on it."""
 
@@ -46,6 +49,17 @@ class Box:
     @property
     def area_px(self) -> float:
         return self.width * self.height
+
+    def shared_px(self, other: Box) -> float:
+        """The area that lies in both."""
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        return width * height if width > 0 and height > 0 else 0.0
+
+    def iou(self, other: Box) -> float:
+        """Intersection over union, 0..1."""
+        shared = self.shared_px(other)
+        return shared / (self.area_px + other.area_px - shared) if shared else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +320,19 @@ class Detector(Protocol):
     def model(self) -> ModelInfo: ...
 
     def detect(self, image: Image) -> list[Defect]: ...
+
+
+class ModelDetector(Detector, Protocol):
+    """A detector that knows its labels before it has seen a board, and what to say of itself in one line."""
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def half(self) -> ModelDetector:
+        """The same on half of the cores, for two boards at a time; itself where that is nothing else."""
 
 
 class Camera(Protocol):

@@ -19,16 +19,17 @@ from starlette.types import ASGIApp
 
 from station.access_keys import NAME, AccessKeys
 from station.config import Settings, guide_secret
+from station.durable import keep_secret
 from station.errors import ConfigError
+from station.folders import make_folder
 from station.health import Health
 from station.heartbeat import Vitals
 from station.http_metrics import HttpMetrics
 from station.http_section import LOOPBACK
-from station.kept_file import keep_secret
 from station.line import Bench, inspect
 from station.line_sections import HttpTrigger
 from station.metrics import Metrics
-from station.parts import depth_bits, make_folder
+from station.parts import depth_bits
 from station.remote import Command
 from station.sections import MB
 from station.showing import Showing

@@ -17,7 +17,8 @@ import pytest
 import station
 from station.assets import ASSETS, SAMPLES, SCHEMA_FILE, expected_verdict
 from station.config import Settings, keys, load
-from station.detectors.store import SHIPPED, find_model
+from station.detectors.find import find_model
+from station.detectors.store import SHIPPED
 from station.events import state_of
 from station.health import Fault
 from station.heartbeat import Vitals, fault_of, heartbeat_of

@@ -9,10 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 
 from station.config import Settings
-from station.errors import ConfigError
 from station.health import Fault, Health
 from station.heartbeat import Vitals, fault_of, heartbeat_of, left_open
 from station.parts import (
@@ -20,11 +18,9 @@ from station.parts import (
     build_link,
     build_recipe,
     build_reference,
-    check_apart,
     depth_bits,
+    floor_of,
     link_options,
-    lowest_threshold,
-    make_folder,
     read_password,
     recipe_sha256,
 )
@@ -56,8 +52,10 @@ def test_every_limit_is_part_of_the_recipes_identity(changed: dict[str, object])
 
 
 def test_what_a_recipe_counts_is_looked_for_also_below_the_detectors_own_confidence() -> None:
-    assert lowest_threshold(settings(recipe={"threshold": 0.5, "thresholds": {"open": 0.1}})) == 0.1
-    assert lowest_threshold(settings(recipe={"threshold": 0.2, "thresholds": {"open": 0.9}})) == 0.2
+    own = {"confidence": 0.3}
+    assert floor_of(settings(detector=own, recipe={"threshold": 0.5, "thresholds": {"open": 0.1}})) == 0.1
+    assert floor_of(settings(detector=own, recipe={"threshold": 0.2, "thresholds": {"open": 0.9}})) == 0.2
+    assert floor_of(settings(detector=own, recipe={"threshold": 0.5, "thresholds": {"open": 0.9}})) == 0.3
 
 
 def test_the_depth_of_the_inboxs_pictures_is_that_of_all_others() -> None:
@@ -86,15 +84,6 @@ def test_the_client_id_is_the_stations_unless_one_is_given() -> None:
     assert link_options(settings(mqtt={"client_id": "mine"})).client_id == "mine"
 
 
-@pytest.mark.parametrize(("data", "inbox"), [("a", "a"), ("a/data", "a"), ("a", "a/evidence"), ("a", "link/evidence")])
-def test_a_station_never_inspects_what_it_writes_itself(tmp_path: Path, data: str, inbox: str) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    with pytest.raises(ConfigError, match="choose a folder beside it"):
-        check_apart(tmp_path / data, tmp_path / inbox)
-    check_apart(tmp_path / "a/data", tmp_path / "a/inbox")
-
-
 def test_with_mqtt_off_there_is_no_link() -> None:
     assert build_link(settings(mqtt={"enabled": False}), Health(), lambda: None, lambda *_: None) is None
 
@@ -116,22 +105,6 @@ def test_the_password_may_come_from_systemds_credential(tmp_path: Path, monkeypa
     assert read_password(None) is None
     (tmp_path / CREDENTIAL).write_text("sesame\n")
     assert read_password(None) == "sesame"
-
-
-def test_a_folder_that_cannot_be_made_names_its_key(tmp_path: Path) -> None:
-    assert make_folder(tmp_path / "a" / "b", "[station] data_dir").is_dir()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"\[station\] data_dir = .*/file/data"):
-        make_folder(tmp_path / "file" / "data", "[station] data_dir")
-
-
-def test_an_inbox_that_is_made_is_logged_and_one_that_is_there_is_not(tmp_path: Path) -> None:
-    with capture_logs() as logs:
-        make_folder(tmp_path / "data", "[station] data_dir")
-        make_folder(tmp_path, "[source] path")
-        make_folder(tmp_path / "inbx", "[source] path")
-        make_folder(tmp_path / "inbx", "[source] path")
-    assert logs == [{"event": "inbox made", "log_level": "info", "path": f"{tmp_path}/inbx"}]
 
 
 def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> None:

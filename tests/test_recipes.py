@@ -11,7 +11,6 @@ import pytest
 import structlog
 
 from station.errors import CommandError
-from station.kept_file import read_kept, write_kept
 from station.line import Bench
 from station.recipes import KEEP_S, Recipes
 from station.testing import FakeDetector
@@ -127,11 +126,3 @@ def test_a_choice_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be kept"):
         of.use("b")
     assert chosen(of, None) == "default"
-
-
-def test_a_kept_document_is_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "kept.json"
-    for number in range(3):
-        write_kept(path, {"number": number})
-        assert read_kept(path) == {"number": number}
-    assert [one.name for one in tmp_path.iterdir()] == ["kept.json"]

@@ -19,13 +19,14 @@ from rich.console import Console
 from station import __version__
 from station.backup import Archive, Manifest, open_archive, write_archive
 from station.config import PREFIX, Settings, find, load
-from station.detectors.kept import DRAFT
 from station.detectors.store import DAMAGED, IMPORTING
 from station.disk import sync_directory
+from station.durable import DRAFT, adopt
 from station.errors import BackupError, ConfigError
 from station.events import utc_text
+from station.folders import LOCK, lock_folder
 from station.ledger_copy import copy_ledger, renew
-from station.parts import CREDENTIAL, lock_folder, model_store
+from station.parts import CREDENTIAL, model_store
 from station.sections import FolderSection
 from station.sources.names import numbered
 from station.terminal import shown
@@ -137,13 +138,13 @@ def restore(source: Path, *, config: Path | None, data_dir: Path | None, force: 
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     """Holds *data_dir*. A restore that fails has changed nothing: it leaves no lock behind where there was none."""
-    new = not (data_dir / ".lock").exists()
+    new = not (data_dir / LOCK).exists()
     with lock_folder(data_dir):
         try:
             yield
         except BaseException:
             if new:
-                (data_dir / ".lock").unlink(missing_ok=True)
+                (data_dir / LOCK).unlink(missing_ok=True)
             raise
 
 
@@ -215,11 +216,23 @@ def _refuse_foreign(path: Path, option: str, source: Path) -> None:
     """
     An archive's own word is good for the places of a station. Anywhere else a person has to say it.
 
-    Else who makes an archive could have root write what he likes to /etc/cron.d.
+    Else whoever makes an archive could have root write what they like to /etc/cron.d.
     """
     plain = Path(os.path.normpath(path.absolute()))
-    if not any(place in plain.parents for place in (*PLACES, Path.cwd())):
+    if not any(place in plain.parents for place in _places()):
         raise BackupError(f"{source} wants to be restored to {path}: if you want that, too, say it with {option}")
+
+
+def _places() -> Iterator[Path]:
+    """
+    The folders that an archive may choose from: a station's own, and the folder that a user stands in.
+
+    Not where root stands: that is mostly /root, whose .profile runs at the next login, or /, below which all else lies.
+    """
+    yield from PLACES
+    here = Path.cwd()
+    if os.geteuid() != 0 and not any(here in place.parents for place in PLACES):
+        yield here
 
 
 def _settings_of(text: bytes, source: Path) -> Settings:
@@ -273,7 +286,6 @@ def _move_aside(paths: Iterable[Path], data_dir: Path) -> Path | None:
 
 def _put(staged: Path, targets: Mapping[str, Path], data_dir: Path) -> None:
     """Moves what is staged into its place; the configuration last: without it nothing starts."""
-    owner = data_dir.stat()
     for name, target in sorted(targets.items(), key=lambda one: one[0] == CONFIG):
         made = staged / name
         if not made.exists():
@@ -281,10 +293,8 @@ def _put(staged: Path, targets: Mapping[str, Path], data_dir: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == CONFIG:
             made.chmod(0o640)  # as scripts/install makes it: its folder's group reads it
-            owner = target.parent.stat()
         for path in (made, *(made.rglob("*") if made.is_dir() else ())):
-            if os.geteuid() == 0:  # what root restores has to be the service's
-                os.chown(path, owner.st_uid, owner.st_gid)
+            adopt(path, like=target.parent if name == CONFIG else data_dir)
         if made.is_dir():
             made.rename(target)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -20,6 +21,8 @@ from station.types import Defect, Image
 
 MOST = 500  # boards, spread evenly over the folder: more take minutes and change thresholds by a hundredth
 PICTURES = 8  # on which a converted model is compared with its original
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def boards_of(root: Path, *, depth_bits: int, most: int = MOST) -> Boards:
     good = [LabelledBoard(f"templates/{one.stem}", one, (), Layout.YOLO, depth_bits=depth_bits) for one in templates]
     if not any(one.rows for one in boards):
         raise LabelsError(f"no board of {root} is labelled with a defect: a model cannot be judged by good ones alone")
-    return Boards((*_spread(boards, most), *_spread(good, most // 2)), {one.stem: one for one in templates})
+    return Boards((*spread(boards, most), *spread(good, most // 2)), {one.stem: one for one in templates})
 
 
 def pictures_of(root: Path) -> list[Path]:
@@ -108,11 +111,12 @@ def thresholds_of(
     return chosen
 
 
+def spread(those: Sequence[_Item], most: int) -> list[_Item]:
+    """At most *most* of them, evenly from first to last: in a folder neighbours are often boards of one kind."""
+    if len(those) <= most:
+        return list(those)
+    return [those[number * len(those) // most] for number in range(most)]
+
+
 def _progress(what: str, count: int) -> Iterator[int]:
     return iter(track(range(count), description=what, console=Console(stderr=True)))
-
-
-def _spread(boards: Sequence[LabelledBoard], most: int) -> list[LabelledBoard]:
-    if len(boards) <= most:
-        return list(boards)
-    return [boards[number * len(boards) // most] for number in range(most)]

@@ -21,10 +21,11 @@ from station.commands.finding import Finding
 from station.config import Settings
 from station.disk import free_bytes
 from station.errors import ConfigError, LedgerError, LinkError, ModelError, RefusedError
+from station.folders import check_apart, lock_inbox
 from station.judge import build_judge
 from station.ledger_file import examine
 from station.mqtt_probe import probe
-from station.parts import build_reference, build_trust, check_apart, check_labels, link_options, lock_inbox
+from station.parts import build_reference, build_trust, check_labels, link_options
 from station.sections import MB, FolderSection, Section
 
 # In what a broker's port answers: nothing there understood our TLS, or nothing there would talk without it.

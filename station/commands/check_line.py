@@ -12,6 +12,7 @@ from station.commands.finding import Finding
 from station.config import Settings
 from station.errors import CameraError, ConfigError, PortError
 from station.extras import how_to_add
+from station.folders import is_locked
 from station.line_sections import (
     CameraSection,
     LineScanner,
@@ -25,7 +26,7 @@ from station.line_sections import (
     SerialTrigger,
 )
 from station.line_side import make_port, make_rtu_port, need_modbus
-from station.parts import build_trust, is_locked
+from station.parts import build_trust
 from station.sources.camera import CameraOptions
 from station.trust import look_at, problem_of
 

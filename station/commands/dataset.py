@@ -14,11 +14,11 @@ from rich.console import Console
 
 from station.config import Settings
 from station.errors import ConfigError, ModelError
+from station.folders import make_folder
 from station.formats import NoImageError, kind_of
 from station.judge import build_judge
 from station.ledger import SqliteLedger
 from station.ledger_file import connect_to_read
-from station.parts import make_folder
 from station.reviews import Review, Reviews
 from station.sections import FolderSection
 from station.sources.names import DONE

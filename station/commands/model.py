@@ -21,16 +21,18 @@ from station.commands.boards import PICTURES, Boards, boards_of, thresholds_of
 from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
-from station.detectors.card import Card, Timing, sha256_of
+from station.detectors.card import Card, Timing, model_sha256
+from station.detectors.choices import Choices
+from station.detectors.find import find_model
 from station.detectors.pt import WARNING
 from station.detectors.selftest import Locked, lock
-from station.detectors.store import PAIRED, SHIPPED, STORE, ModelFile, find_model
+from station.detectors.store import PAIRED, SHIPPED, STORE, ModelFile
 from station.detectors.yolo import NetworkDetector
 from station.errors import ModelError
 from station.events import utc_text
 from station.labelled import load
-from station.model_choice import floor_of, onnx_of, run_self_test, seeing_all
-from station.parts import build_detector, depth_bits, model_store
+from station.model_choice import onnx_of, run_self_test, seeing_all
+from station.parts import build_detector, depth_bits, floor_of, model_store
 from station.types import Detector, Image
 
 RUNS = 10  # of which the median is the model's timing
@@ -60,7 +62,7 @@ def import_model(
     boards = None if images is None else boards_of(images, depth_bits=depth_bits(settings))
     with tempfile.TemporaryDirectory(prefix="station-import-") as folder:
         onnx, facts = _as_onnx(settings, file, Path(folder), boards=boards, trusted=trusted, console=console)
-        model = ModelFile(onnx, name, _sha256(onnx))
+        model = ModelFile(onnx, name, model_sha256(onnx))
         detector = build_detector(seeing_all(settings), model)
         weighed = None if detector.paired else boards  # one that compares needs each board's own template beside it
         chosen = {} if weighed is None else thresholds_of(detector, weighed, detector.labels, miss_cost=miss_cost)
@@ -105,7 +107,7 @@ def list_models(settings: Settings, console: Console) -> None:
     """Prints what is in the store, and which one is used; a damaged one says what is wrong with it."""
     store, wanted = model_store(settings), settings.detector.model
     try:
-        current = store.current() if wanted == STORE else wanted
+        current = Choices(store).current() if wanted == STORE else wanted
     except ModelError as error:
         console.print(plain(f"station: {error}", style="red"))
         current = ""
@@ -164,19 +166,19 @@ def verify(settings: Settings, name: str | None, console: Console) -> tuple[str,
 def use(settings: Settings, name: str, console: Console) -> None:
     """Chooses *name* for the next start, if it passes its self-test here and now. Raises ModelError."""
     labels = verify(settings, name, console)
-    model_store(settings).use(name, labels)
+    Choices(model_store(settings)).use(name, labels)
     _say_used(settings, name, console)
 
 
 def rollback(settings: Settings, console: Console) -> None:
     """Chooses what was used before the present choice. Raises ModelError, and changes nothing, if that is not good."""
-    store = model_store(settings)
-    name = store.previous()
+    choices = Choices(model_store(settings))
+    name = choices.previous()
     try:
         labels = verify(settings, name, console)
     except ModelError as error:
         raise ModelError(f"{error}; nothing was changed: choose one with station model use NAME") from None
-    store.rollback(name, labels)
+    choices.rollback(name, labels)
     _say_used(settings, name, console)
 
 
@@ -213,7 +215,7 @@ def _as_onnx(
         f"boxes to an overlap of {agreed.smallest_iou:g}."
     )
     return onnx, {
-        "converted_from_sha256": _sha256(file),
+        "converted_from_sha256": model_sha256(file),
         "compared_defects": float(agreed.compared),
         "largest_score_difference": agreed.largest_score_difference,
         "smallest_iou": agreed.smallest_iou,
@@ -264,10 +266,3 @@ def _say_used(settings: Settings, name: str, console: Console) -> None:
     else:
         wins = f'the configuration says [detector] model = "{wanted}". Set it to "{STORE}".'
         console.print(plain(f"{name} is chosen, but not used: {wins}", style="yellow"))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from None

@@ -17,23 +17,24 @@ from rich.console import Console
 from rich.progress import track
 
 from station import __version__
-from station.commands.boards import boards_of, hits_of, pictures_of
+from station.commands.boards import boards_of, hits_of, pictures_of, spread
 from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
 from station.detectors.card import Card, Timing, sha256_of
+from station.detectors.find import find_model
 from station.detectors.metric import Hits, Marked, average_precision, by_coco50, f_score_at, match
 from station.detectors.network import Input
 from station.detectors.preprocess import Letterbox
 from station.detectors.quantize import quantize
-from station.detectors.store import ModelFile, ModelStore, find_model
+from station.detectors.store import ModelFile, ModelStore
 from station.detectors.thresholds import counts_at
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
 from station.events import utc_text
 from station.labelled import LabelledBoard, as_marked, load
-from station.model_choice import floor_of, run_self_test, seeing_all
-from station.parts import build_detector, depth_bits, model_store
+from station.model_choice import run_self_test, seeing_all
+from station.parts import build_detector, depth_bits, floor_of, model_store
 from station.types import Defect, Image
 
 CALIBRATION = 100  # pictures: with 48 or 300 the mAP on DeepPCB is the same to a tenth of a point
@@ -101,7 +102,7 @@ def quantize_model(
         )
     with tempfile.TemporaryDirectory(prefix="station-quantize-") as folder:
         made = Path(folder) / "model.onnx"
-        calibration = _spread(pictures, CALIBRATION)
+        calibration = spread(pictures, CALIBRATION)
         quantize(original.path, made, calibration=_tensors(calibration, deep, before.input_size))
         file = ModelFile(made, target, sha256_of(made))
         after = build_detector(seeing_all(settings), file)
@@ -172,7 +173,7 @@ def _others(labelled: Sequence[LabelledBoard], calibration: Sequence[Path]) -> l
 def _others_of(pictures: Sequence[Path], calibration: Sequence[Path]) -> list[Path]:
     taken = set(calibration)
     rest = [one for one in pictures if one not in taken]
-    return _spread(rest if len(rest) >= FEW // 2 else pictures, 2 * CALIBRATION)
+    return spread(rest if len(rest) >= FEW // 2 else pictures, 2 * CALIBRATION)
 
 
 def _tensors(pictures: Sequence[Path], deep: int, size_px: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
@@ -284,10 +285,3 @@ def _same_on_known_boards(
         return
     read = partial(store.picture, original.name)
     selftest.self_test(detector, card.boards, card=card, floor=floor_of(settings), read=read)
-
-
-def _spread(pictures: Sequence[Path], most: int) -> list[Path]:
-    """At most *most* of them, from the whole folder: neighbours are often boards of one kind."""
-    if len(pictures) <= most:
-        return list(pictures)
-    return [pictures[number * len(pictures) // most] for number in range(most)]

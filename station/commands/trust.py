@@ -16,7 +16,8 @@ from station.config import Settings
 from station.detectors.reference import Reference
 from station.digest import pixels_sha256
 from station.errors import ConfigError, DetectorError
-from station.parts import build_reference, depth_bits, make_folder, picture_limits
+from station.folders import make_folder
+from station.parts import build_reference, depth_bits, picture_limits
 from station.picture import decode, look, refusal
 from station.terminal import shown
 from station.trust import Look, look_at, problem_of

@@ -18,8 +18,8 @@ import numpy as np
 import structlog
 
 from station.detectors import processor
-from station.detectors.kept import replace_file
 from station.detectors.network import Network, checked_file, cores
+from station.durable import replace_file
 from station.errors import ConfigError, DetectorError, ModelError
 from station.extras import how_to_add
 
@@ -85,7 +85,11 @@ def open_network(
 
 
 def choose(path: Path, *, threads: int = 0, sha256: str | None = None, places: Places | None = None) -> Choice:
-    """What ``auto`` takes for *path*: measured now, or remembered in *places*. Raises ModelError."""
+    """
+    What ``auto`` takes for *path*: measured now, or remembered in *places*. Raises ModelError.
+
+    A runtime that failed is tried again at the next start: what was wrong with it may have been mended since.
+    """
     if not has_openvino():
         return Choice("onnxruntime", {})
     key = _key(checked_file(path, sha256), threads or cores())
@@ -93,7 +97,7 @@ def choose(path: Path, *, threads: int = 0, sha256: str | None = None, places: P
     if key in known:
         return known[key]
     choice = _contest(path, threads=threads, sha256=sha256, places=places)
-    if places is not None:
+    if places is not None and _has_both(choice):
         _remember(places.choices, {**known, key: choice})
     return choice
 
@@ -135,7 +139,14 @@ def _contest(path: Path, *, threads: int, sha256: str | None, places: Places | N
     times_ms: dict[Runtime, list[float]] = {runtime: [] for runtime in networks}
     for number in range(WARM_UPS + RUNS):
         for runtime, network in networks.items():
-            run_ms = _timed(network)
+            if runtime not in times_ms:
+                continue
+            try:
+                run_ms = _timed(network)
+            except DetectorError as error:
+                log.warning("backend not usable", backend=runtime, model=path.name, reason=str(error))
+                del times_ms[runtime]
+                continue
             if number >= WARM_UPS:
                 times_ms[runtime].append(run_ms)
     run_ms_of = {str(runtime): round(statistics.median(times), 2) for runtime, times in times_ms.items()}
@@ -150,15 +161,16 @@ def _winner(run_ms: Mapping[str, float]) -> Runtime:
 
 
 def _timed(network: Network) -> float:
-    """Milliseconds of one run; endless for one that fails."""
+    """Milliseconds of one run. Raises DetectorError."""
     tensor = np.zeros(network.input.shape(), network.input.dtype)
     began_s = time.perf_counter()
-    try:
-        network.run(tensor)
-    except DetectorError as error:
-        log.warning("backend not usable", model=network.path.name, reason=str(error))
-        return math.inf
+    network.run(tensor)
     return (time.perf_counter() - began_s) * 1000
+
+
+def _has_both(choice: Choice) -> bool:
+    """Whether both were measured, so that it says which is faster, and not which one happened to work."""
+    return all(math.isfinite(choice.run_ms.get(runtime, math.inf)) for runtime in RUNTIMES)
 
 
 def _key(sha256: str, threads: int) -> str:
@@ -180,7 +192,7 @@ def _remembered(file: Path) -> dict[str, Choice]:
     """A file that is missing or damaged is an empty one: what it says can be measured again."""
     try:
         listed = json.loads(file.read_text(encoding="utf-8"))["chosen"]
-        return {
+        known = {
             str(one["key"]): Choice(
                 next(runtime for runtime in RUNTIMES if runtime == one["backend"]),
                 {str(name): float(run_ms) for name, run_ms in one["run_ms"].items()},
@@ -189,6 +201,7 @@ def _remembered(file: Path) -> dict[str, Choice]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return {}
+    return {key: choice for key, choice in known.items() if _has_both(choice)}  # older stations kept failures, too
 
 
 def _remember(file: Path, choices: Mapping[str, Choice]) -> None:
@@ -198,6 +211,6 @@ def _remember(file: Path, choices: Mapping[str, Choice]) -> None:
     latest = list(choices.items())[-REMEMBERED:]
     document = {"chosen": [{"key": key, "backend": one.runtime, "run_ms": one.run_ms} for key, one in latest]}
     try:
-        replace_file(file, json.dumps(document, indent=1).encode() + b"\n")
+        replace_file(file, json.dumps(document, indent=1).encode() + b"\n", synced=False, adopted=True)
     except OSError as error:
         log.warning("backend not remembered", file=str(file), reason=str(error.strerror))

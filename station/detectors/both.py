@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from station.decide import decide
-from station.types import Box, Defect, Detector, Image, ModelInfo, Recipe, Verdict
+from station.types import Box, Defect, Image, ModelDetector, ModelInfo, Recipe, Verdict
 
 SAME = 0.33  # overlap (IoU) of two boxes that are one thing
 COVERED = 0.5  # of the golden board's box: a fragment of what the network saw whole
-
-
-class Described(Detector, Protocol):
-    """A detector that says which labels it gives, and what it is in one line."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def description(self) -> str: ...
-
-    def half(self) -> Described: ...
 
 
 class BothDetector:
@@ -38,7 +25,7 @@ class BothDetector:
     Raises DetectorError when either cannot judge the board: half an opinion must not pass for two.
     """
 
-    def __init__(self, network: Described, golden: Described, *, recipe: Recipe) -> None:
+    def __init__(self, network: ModelDetector, golden: ModelDetector, *, recipe: Recipe) -> None:
         self.model = ModelInfo(f"{network.model.name}+{golden.model.name}", network.model.sha256)
         self.labels = (*network.labels, *golden.labels)
         self.description = f"{network.description}, beside the {golden.description}"
@@ -81,9 +68,5 @@ def _confidence(defect: Defect) -> float:
 
 
 def _is_same(network: Box, golden: Box) -> bool:
-    width = min(network.x + network.width, golden.x + golden.width) - max(network.x, golden.x)
-    height = min(network.y + network.height, golden.y + golden.height) - max(network.y, golden.y)
-    if width <= 0 or height <= 0:
-        return False
-    shared = width * height
-    return shared > SAME * (network.area_px + golden.area_px - shared) or shared >= COVERED * golden.area_px
+    shared_px = network.shared_px(golden)
+    return shared_px > 0 and (network.iou(golden) > SAME or shared_px >= COVERED * golden.area_px)

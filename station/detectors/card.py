@@ -109,6 +109,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def model_sha256(path: Path) -> str:
+    """The same of a model, whatever its format. Raises ModelError."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def _card(document: dict[str, Any]) -> Card:
     fields = {name: value for name, value in document.items() if name != "schema"}
     boards = tuple(KnownBoard(**one) for one in fields.pop("boards"))

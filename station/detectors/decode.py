@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from station.detectors.network import Floats
 from station.errors import DetectorError, ModelError
 
-MAX_DETECTIONS = 300  # what ultralytics and end-to-end heads keep; of more only what does not count is left out
+MAX_DETECTIONS = 300  # what ultralytics and end-to-end heads keep
 STRIDES_PX = (4, 8, 16, 32, 64, 128)  # of YOLO's grids: two to six of them, the finest of 4 or of 8
 BLOCK = 64  # candidates that are compared with all weaker ones at once: 32 is slower for few, 128 for many
 TOLERANCE = 1e-3  # of a score beyond 0..1: rounding of float16 and int8 networks
 QUERIES = 300  # rows of an RT-DETR, whatever its input
-NOT_WHOLE = 0.05  # so far from a whole number no class is: what stands there is something else
-RELATIVE = 1.5  # all boxes that end this near to the corner are no boxes in pixels
-FAR_OUT = 4.0  # a relative coordinate beyond it is none: what stands there are pixels
+NOT_WHOLE = 0.05  # a number further than this from a whole one is no class
+RELATIVE = 1.5  # boxes are not in pixels if none reaches further than this
+FAR_OUT = 4.0  # a coordinate beyond this is in pixels, not relative
 
 
 class Layout(Enum):
@@ -94,11 +94,12 @@ def decode(
     A box that reaches it in two classes is found twice: which of them counts is the recipe's to say. Of boxes of one
     class that overlap by more than *iou* the best stays, except for end-to-end networks and RT-DETR, which have done
     that themselves. *input_size*: the network's, (height, width) in pixels. *counts*: by class, from which score on a
-    detection can fail the board; None: from *confidence* on. *most_rows*: so many rows a network that keeps its best
-    ones has at most.
+    detection can fail the board; None: from *confidence* on. *most_rows*: how many rows a network that keeps only its
+    best ones can give.
 
-    Of more than 300 those that do not count are left out. Raises DetectorError where that is not enough or the network
-    itself may have left out some that count, and for numbers that are no scores or no boxes: to find nothing is a pass.
+    Beyond 300, detections that cannot fail the board are dropped first. Raises DetectorError if more than 300 can, if
+    the network itself may have cut off some that can, and for values that are not scores or boxes: returning nothing
+    would mean PASS.
     """
     if output.size == 0:
         return []
@@ -142,9 +143,9 @@ def decode(
 @dataclass(frozen=True, slots=True)
 class _Candidates:
     """
-    Corners (n x 4), scores, classes, and whether it can fail the board, of n candidates.
+    n candidates: corners (n x 4), scores, classes, and which can fail the board.
 
-    Those that count come first, and the best of each kind. Within a class they are in the order of their scores so.
+    Sorted with those first, then by falling score; so each class by itself is sorted by falling score.
     """
 
     corners: Floats
@@ -154,7 +155,7 @@ class _Candidates:
 
 
 def _candidates(corners: Floats, scores: Floats, classes: NDArray[np.int64], counts: Sequence[float]) -> _Candidates:
-    """Raises DetectorError where one that counts has no area, or none has: nobody could say where they are."""
+    """Raises DetectorError where one that counts has no area, or where the boxes cannot be in pixels."""
     if corners.size and float(np.abs(corners).max()) <= RELATIVE:
         raise DetectorError("the network's boxes are not in pixels: is it an RT-DETR whose metadata is lost?")
     limits = np.asarray(counts, np.float64)
@@ -203,9 +204,10 @@ def _at_least(confidence: float, scores: Floats) -> NDArray[np.int64]:
 
 def _check_room(best: Floats, counts: Sequence[float], most_rows: int) -> None:
     """
-    *best*: the score of each row. A network that keeps its best rows has cut some off if the last may still count.
+    *best*: the score of each row. A network that keeps only its best ones may have cut off some that count if
+    all that it gave might.
 
-    It knows no thresholds: three hundred vias, of which none counts, crowd out a short that does.
+    It knows no thresholds: three hundred vias, none of which counts, crowd out a short that does.
     """
     if len(best) >= most_rows and _at_least(min(counts), best).size == len(best):
         raise DetectorError(
@@ -218,9 +220,9 @@ def _suppressed(candidates: _Candidates, *, iou: float) -> list[Found]:
     """
     Greedy suppression, class by class.
 
-    The overlaps of a block of the best are worked out at once, and it ends with the last detection that is kept: 0.03
-    ms for 20 candidates, at most 11 ms for 5,000. cv2.dnn.NMSBoxesBatched takes 0.02 and 12 to 65 ms, and drops a
-    score that equals its limit.
+    It works out the overlaps of one block of the best at a time, and ends when enough are kept: 0.03 ms for 20
+    candidates, at most 11 ms for 5,000. cv2.dnn.NMSBoxesBatched takes 0.02 and 12 to 65 ms, and drops a score that
+    equals its limit.
     """
     classes = candidates.classes
     x1, y1, x2, y2 = candidates.corners.T.copy()

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from station.detectors.reference import Grey, Reference, grey, matched
-from station.errors import DetectorError
-from station.types import Box, Defect, Image, ModelInfo
+from station.detectors.colour import check_colour, grey
+from station.detectors.reference import Reference, matched
+from station.types import Box, Defect, Grey, Image, ModelInfo
 
 NAME = "golden"
 DARKER, BRIGHTER = "darker", "brighter"  # than the template: which of them copper is, a picture does not tell
@@ -70,8 +70,7 @@ class GoldenDetector:
 
     def detect(self, image: Image) -> list[Defect]:
         """*image*: H x W x 3 uint8 BGR, as large as the template. Raises DetectorError when it cannot be judged."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise DetectorError(f"not a colour picture of bytes: shape {image.shape}, {image.dtype}")
+        check_colour(image)
         board = grey(image)
         template = self._reference.register_grey(board).template
         board = matched(board, template)

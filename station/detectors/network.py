@@ -95,8 +95,8 @@ class Network(Protocol):
         """
         The first output for *tensor*, in the type that ``input`` names, on all cores that are ours.
 
-        *half*: on half of them, if ``halve`` could. Two such runs at a time take less than one after the other: cores
-        need not wait for each other. Raises DetectorError when the network fails.
+        *half*: on half of the cores, if ``halve`` succeeded. Two such runs side by side finish sooner than two full
+        runs in sequence. Raises DetectorError when the network fails.
         """
 
 

@@ -1,4 +1,4 @@
-"""A network on ONNX Runtime, on the CPU or on an NVIDIA GPU; the only import of onnxruntime."""
+"""A network on ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ class OnnxNetwork:
         self.sha256 = checked_file(path, sha256)
         self._threads = threads or cores()
         chosen = _offered(providers)
-        # GPUs are given what the file says. It is kept for the halves: to change it takes 30 ms, and they come at once.
+        # GPU sessions load the file unchanged. The rewritten model (30 ms to make) is kept until `halve`, which, if
+        # called, is called at once.
         self._changed = _changed(path) if chosen == [CPU] else None
         self._session = self._load(self._threads, chosen, Engines(engines, self.sha256))
         self._half = self._session
@@ -157,7 +158,7 @@ def _shape(told: Any) -> tuple[int | None, ...]:
 
 
 def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, changed: bytes | None) -> Any:
-    """*changed*: the file's content as it is rather to be loaded; None: as it is. Raises ModelError."""
+    """*changed*: the rewritten model to load in the file's place; None: the file itself. Raises ModelError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -188,7 +189,7 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, c
             if chosen[0] == TENSORRT and engines.discard():  # what was kept does not fit: it is made anew
                 log.info("engine cache discarded", reason=first_line(error))
                 continue
-            if isinstance(model, bytes):  # whatever it is that was not thought of there: the file itself may do
+            if isinstance(model, bytes):  # onnxruntime rejected our rewritten model: try the original file
                 model = str(path)
                 continue
             if len(chosen) == 1:
@@ -203,7 +204,7 @@ def _session(path: Path, threads: int, chosen: list[str], engines: Engines, *, c
 
 
 def _changed(path: Path) -> bytes | None:
-    """The file's content so that it takes what is quicker to make and to compute; None: it can only be as it is."""
+    """The model rewritten to take an input that is quicker to make and to compute; None: it cannot be rewritten."""
     try:
         model = with_bytes_in(path.read_bytes())
     except OSError:  # it was there a moment ago; onnxruntime will say what has become of it
@@ -214,11 +215,11 @@ def _changed(path: Path) -> bytes | None:
 @cache
 def _share_arena() -> None:
     """
-    One memory for all sessions on the processor, in one piece, of which only what is touched is taken.
+    One memory arena for all sessions on the processor, in one piece; only what is touched of it takes memory.
 
-    The two of a network hardly ever run at the same time: 20 MB less than with one each, which also grow by doubling.
-    In one piece what is free lies together: 3 MB less than in many, each of the size of what it was first taken for.
-    And what is left of a piece that was given out is given out too: 4 MB.
+    A network's two sessions hardly ever run at the same time: 20 MB less than with an arena each, which also grow by
+    doubling. In one piece free memory stays together: 3 MB less than in many, each as large as its first allocation.
+    And what an allocation leaves of its chunk is split off for others: 4 MB less.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT

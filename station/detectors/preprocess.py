@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from station.detectors.network import BLOCK_PX, PIXEL_BYTES, Input, Tensor
-from station.types import Box, Image
-
-Grey: TypeAlias = NDArray[np.uint8]
-"""Height x width, 0..255."""
+from station.types import Box, Grey, Image
 
 PAD = 114  # the grey that YOLO networks are trained with around the picture
 STRIP_ROWS = 128  # converted at a time: they stay in the cache. 32 to 320 are as fast, all 640 a fifth slower

@@ -129,7 +129,7 @@ def agreement(told: Sequence[Told], detect: Callable[[Path], list[Defect]]) -> A
             )
         compared += len(wanted)
         scores += [abs(defect.confidence - partner.confidence) for defect, partner in partners if partner]
-        boxes += [_iou(defect.box, partner.box) for defect, partner in partners if partner]
+        boxes += [defect.box.iou(partner.box) for defect, partner in partners if partner]
     if compared == 0:
         raise ModelError(
             "the original finds nothing at all on the pictures to compare with: give pictures of your boards with "
@@ -259,14 +259,6 @@ def _partner(defect: Defect, others: Sequence[Defect]) -> Defect | None:
         for one in others
         if one.label == defect.label
         and abs(one.confidence - defect.confidence) <= SAME_SCORE
-        and _iou(one.box, defect.box) >= SAME_BOX
+        and one.box.iou(defect.box) >= SAME_BOX
     )
-    return max(same, key=lambda one: _iou(one.box, defect.box), default=None)
-
-
-def _iou(one: Box, other: Box) -> float:
-    width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
-    height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (one.area_px + other.area_px - width * height)
+    return max(same, key=lambda one: one.box.iou(defect.box), default=None)

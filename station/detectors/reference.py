@@ -11,14 +11,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from station.detectors.colour import check_colour, grey
 from station.errors import ConfigError, DetectorError
 from station.picture import DEEP_BITS, decode, look, refusal
-from station.types import Image
-
-Grey = NDArray[np.uint8]
-"""Height x width, 0..255."""
+from station.types import Grey, Image
 
 LIMIT = 0.7  # DeepPCB's boards reach 0.83 but for near-blank ones; 99 of 100 of another family's stay below 0.35
 COARSE_PX = 160  # long side of the pictures that are compared first: traces of 8 px at 640 are still seen
@@ -115,8 +112,7 @@ class Reference:
         when it lies further off than *max_shift_px*.
         A layout that is its own mirror image cannot be told from it.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise DetectorError(f"not a colour picture of bytes: shape {image.shape}, {image.dtype}")
+        check_colour(image)
         return self.register_grey(grey(image))
 
     def register_grey(self, board: Grey) -> Registered:
@@ -216,11 +212,6 @@ class Reference:
         other -= other.mean()
         spread = math.sqrt(float(np.vdot(one, one)) * float(np.vdot(other, other)))
         return max(0.0, float(np.vdot(one, other)) / spread) if spread > 0 else 0.0
-
-
-def grey(image: Image) -> Grey:
-    """H x W x 3 BGR as H x W, by the weights of BT.601, as cameras and decoders do it."""
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 def matched(board: Grey, template: Grey) -> Grey:

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from station.assets import SAMPLES, expected_verdict
 from station.detectors.card import USUAL_THRESHOLD, Card, KnownBoard
+from station.detectors.colour import grey
 from station.detectors.reference import Reference
 from station.errors import DetectorError, ModelError
 from station.picture import DEEP_BITS, decode
-from station.types import Defect, Detector, Image
+from station.types import Defect, Detector, Grey, Image
 
 PASS, FAIL = "pass", "fail"
 PAIR = ("fail-open-44000062.jpg", "pass-template-44000062.jpg")  # of the samples: a board and its template
@@ -43,7 +42,7 @@ class Comparing(Protocol):
 
     def detect_alone(self, image: Image) -> list[Defect]: ...
 
-    def detect_beside(self, image: Image, template: NDArray[np.uint8]) -> list[Defect]: ...
+    def detect_beside(self, image: Image, template: Grey) -> list[Defect]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ def _detect(detector: Detector, data: bytes, template: bytes | None = None, *, d
     beside = decode(template, depth_bits=depth_bits)
     if beside is None:
         raise DetectorError("its template cannot be decoded")
-    reference = Reference(np.asarray(cv2.cvtColor(beside, cv2.COLOR_BGR2GRAY), np.uint8), name="", sha256="")
+    reference = Reference(grey(beside), name="", sha256="")
     return detector.detect_beside(image, reference.register(image).template)
 
 

@@ -1,9 +1,9 @@
 """
-Gives a network's thinnest layers the width that int8 is computed in; needs the ``quantize`` extra (onnx).
+Pads a network's thinnest layers to the width in which int8 is computed; needs the ``quantize`` extra (onnx).
 
-onnxruntime's quick int8 convolutions make 16 outputs at a time. One with fewer, as YOLO11n's first bottleneck with 8,
-goes another way, which copies the surroundings of each pixel first: 4.5 MB for each run at 640 pixels, and 2 % more
-time. With SiLU instead of ReLU it gains nothing: what is float there is larger.
+onnxruntime's fast int8 convolutions make 16 outputs at a time. One with fewer, such as YOLO11n's first bottleneck with
+8, takes another path, which copies the surroundings of each pixel first: 4.5 MB for each run at 640 pixels, and 2 %
+more time. With SiLU instead of ReLU nothing is gained: what is float there is larger.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ _STANDARD = frozenset({"", "ai.onnx"})
 
 def widened(model: ModelProto, *, but: Collection[str]) -> ModelProto:
     """
-    *model* (float) with its convolutions of 2 to 15 outputs widened to 16, where a ReLU at most lies between them and
-    those that read them, convolutions too. None whose name is in *but*: what stays float gains nothing.
+    Widens float convolutions of 2 to 15 outputs to 16, where nothing but ReLUs lies between them and the convolutions
+    that read them.
 
-    Who reads it weighs what is added with zero, so every answer stays the same, but for a float's last digit. A model
-    without such a convolution comes back as it is, and so does one with graphs or functions of its own within.
+    The added outputs get zero weights downstream, so results are the same up to float rounding. Skips nodes named in
+    *but*, and nodes whose outputs these read: what stays float gains nothing. A model without such a convolution is
+    returned as it is, and so is one with subgraphs or functions.
     """
     import onnx
 
@@ -71,7 +72,7 @@ def _own(graph: GraphProto) -> dict[str, int]:
 
 
 def _behind(node: NodeProto, graph: GraphProto) -> tuple[set[str], list[NodeProto]]:
-    """The tensors between *node* and those that read it, all convolutions; none where others see how wide it is."""
+    """The tensors between *node* and the convolutions that read it, and these; none where anything else reads it."""
     if not _mixes(node):
         return set(), []
     outputs = {one.name for one in graph.output}

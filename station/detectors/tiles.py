@@ -17,11 +17,12 @@ WORTH_TILING = 1.1
 # Of a tile's side: 128 of 640 pixels. Of 6,873 defects of DeepPCB (48 px/mm) 99.5 % are smaller, so that some tile sees
 # the whole of them. It is nearly free: 3000 x 2500 pixels take 30 tiles with any overlap from 52 to 166.
 USUAL_OVERLAP = 0.2
-MIN_OVERLAP_PX = 32  # the grid of the coarsest stride: by less of a defect two tiles cannot tell that it is the same
-CUT_PX = 3.0  # a box that ends so close to its tile's border was cut by it: 98 % of those cut end within 0.3
-COVERED = 0.4  # of a box that was cut, by another: it is a part of that. Not a half: two may look like one when cut
-WITNESSED = 0.75  # of what another tile saw of a defect, by who saw it whole: else he saw a fragment of it
-CROSSED = 0.2  # the same of two that run on into each other's tile: of a slanting defect each sees another half
+MIN_OVERLAP_PX = 32  # the coarsest stride; with less in common, two tiles cannot tell that they see one defect
+CUT_PX = 3.0  # a box that ends this close to its tile's border was cut by it: 98 % of those cut end within 0.3
+# Share of a cut box that another box must cover to count as the same defect. Below 0.5: two may look like one when cut.
+COVERED = 0.4
+CROSSED = 0.2  # the same, of the smaller of two boxes that continue into each other's tile: halves of a slanting defect
+WITNESSED = 0.75  # share of what other tiles saw that a tile's boxes must cover for it to have seen the whole defect
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ def plan(height_px: int, width_px: int, *, tile_px: tuple[int, int], overlap_px:
     """
     The fewest tiles of *tile_px* (height, width) that cover the picture and overlap by at least *overlap_px*.
 
-    They come row by row and are spread evenly, the last flush with the edge, so that what the picture has no use for
-    goes into more overlap. A picture that is smaller than a tile in one direction gives tiles that are smaller in it.
+    They come row by row and are spread evenly, the last flush with the edge: what is to spare becomes more overlap.
+    Where the picture is smaller than a tile in one direction, so are the tiles.
     Raises ValueError for an overlap that is less than 32 pixels or more than half a tile.
     """
     if not MIN_OVERLAP_PX <= overlap_px <= min(tile_px) // 2:
@@ -76,12 +77,13 @@ def merge(found: Sequence[Sequence[Defect]], windows: Sequence[Window], *, iou: 
     """
     What was *found* in each of the *windows*, in pixels of the picture, as one list, best first.
 
-    Two tiles that overlap have seen the same pixels there. So two of their defects of one label are one if their boxes
-    agree within what both tiles see: by intersection over union above *iou*; or where a tile's border cut one of them,
-    by 0.4 of that one. This holds for a defect on a seam, which one tile sees whole and the other in part, and for one
-    larger than the overlap, which no tile sees whole. What one tile saw as two stays two, and nothing is dropped but
-    for a better witness: the box is that of the best who saw it whole, or else spans all parts; the confidence is the
-    highest of any. Nobody saw the whole of what another one saw going on beyond his tile, or saw clearly larger.
+    Where two tiles overlap, they saw the same pixels. So two of their defects with one label are the same defect if
+    their boxes agree within the overlap: with an intersection over union above *iou* or, where a tile's border cut one
+    of them, if the other covers 0.4 of it. That holds for a defect on a seam, which one tile sees whole and the other
+    in part, and for one larger than the overlap, which no tile sees whole. What one tile saw as two stays two. A merged
+    defect has the highest confidence of its parts, and the box of the most confident one that shows it whole, or else
+    a box around all of them. A tile has not seen the whole defect if another tile saw it continue past the first tile's
+    border, or saw it clearly larger.
     """
     defects = [defect for part in found for defect in part]
     if len(windows) < 2 or len(defects) < 2:
@@ -104,7 +106,7 @@ def merge(found: Sequence[Sequence[Defect]], windows: Sequence[Window], *, iou: 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """All defects as arrays of n: the tile of each, its corners n x 4, and which of these sides its tile has cut."""
+    """All n defects as arrays: the tile of each, its corners (n x 4), and which of its sides the tile's border cut."""
 
     tile: NDArray[np.int64]
     corners: NDArray[np.float64]
@@ -137,7 +139,7 @@ def _borders(windows: Sequence[Window]) -> NDArray[np.float64]:
 def _pairs(
     defects: Sequence[Defect], seen: _Seen, windows: Sequence[Window], *, iou: float
 ) -> Iterator[tuple[int, int]]:
-    """Defects (by number) of different tiles that are one, those that agree best first."""
+    """Pairs of defects (by number) of different tiles that are the same one; those that agree best come first."""
     numbers = {label: number for number, label in enumerate({one.label for one in defects})}
     label = np.array([numbers[one.label] for one in defects])
     of_tile = {int(tile): np.flatnonzero(seen.tile == tile) for tile in np.unique(seen.tile)}
@@ -174,7 +176,7 @@ def _inside(which: NDArray[np.int64], corners: NDArray[np.float64], part: NDArra
 def _agreement(
     first: NDArray[np.int64], second: NDArray[np.int64], seen: _Seen, *, both: NDArray[np.float64], iou: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Of each of *first* with each of *second*: are they one, and how well they agree within what *both* tiles see."""
+    """For each of *first* with each of *second*: are they the same, and how well do they agree within *both* tiles?"""
     ones, others = _common(seen.corners[first], both)[:, None], _common(seen.corners[second], both)[None]
     shared = _area(np.maximum(ones[..., :2], others[..., :2]), np.minimum(ones[..., 2:], others[..., 2:]))
     area, other_area = _area(ones[..., :2], ones[..., 2:]), _area(others[..., :2], others[..., 2:])
@@ -220,7 +222,7 @@ def _saw_all(
     seen: _Seen,
     borders: NDArray[np.float64],
 ) -> bool:
-    """Whether *witness*, or its tile, which may have told two apart, has seen all of *parts*, cut in other tiles."""
+    """Whether *witness*, or its tile, which may have seen two defects here, saw all of *parts*, cut in other tiles."""
     wider = np.array([-CUT_PX, -CUT_PX, CUT_PX, CUT_PX])
     tile, label = seen.tile[witness], defects[witness].label
     told = [one for one in np.flatnonzero(seen.tile == tile).tolist() if defects[one].label == label]

@@ -11,12 +11,13 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from station.detectors.colour import check_colour, grey
 from station.detectors.decode import MAX_DETECTIONS, Layout, decode, layout_of
 from station.detectors.network import EXPORT_HINT, PAIR, PLANES, Floats, Network
-from station.detectors.preprocess import PAD, Grey, Letterbox, Placement
+from station.detectors.preprocess import PAD, Letterbox, Placement
 from station.detectors.tiles import MIN_OVERLAP_PX, USUAL_OVERLAP, Window, is_big, merge, plan
 from station.errors import DetectorError, ModelError
-from station.types import Defect, Image, ModelInfo
+from station.types import Defect, Grey, Image, ModelInfo
 
 BATCH = 4  # tiles at a time, where the network takes and answers any number
 
@@ -58,12 +59,12 @@ class NetworkDetector:
     """
     Implements ``types.Detector`` on any ``Network``: letterbox, run, decode.
 
-    Boxes are in pixels of the original image, clipped to it, best first; what lies wholly beside the image is dropped,
-    unless all that counts lies there. *counts_from*: the score, by label, from which on a detection can fail the board;
-    None: from *confidence* on. A picture with more of those than are told, or with boxes that are none, is not judged.
-    *tiling* None: any picture is scaled to fit; else what is larger than the network's input is cut into tiles.
-    *reference*: what does not fit it is not judged, and a network that compares (``paired``) sees it beside the board.
-    Raises ModelError at construction for a network that is no detector of ours, with what to do about it.
+    Boxes are in pixels of the original image, clipped to it, best first. What lies wholly outside the image is dropped,
+    unless all that counts lies there: then the picture is not judged, as when more counts than can be listed, or for
+    boxes that make no sense. *counts_from*: the score, by label, from which a detection can fail the board; None: from
+    *confidence* on. *tiling* None: any picture is scaled to fit; else one larger than the network's input is cut into
+    tiles. *reference*: a board that does not fit it is not judged, and a network that compares (``paired``) sees it
+    beside the board. Raises ModelError at construction for a network that is not such a detector: what to do about it.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class NetworkDetector:
         self._desks: list[_Desk] = [self._new_desk()]
         self._on_half = False
         self._layout, self._most_rows = self._find_layout()
-        # Exports with NMS do that for as many pictures as they were made for, mostly one, and say of more that nothing
-        # is there, whatever batch they take. On processors a batch gains nothing.
+        # Exports with NMS suppress for as many pictures as they were made for, mostly one, and find nothing in further
+        # ones, whatever batch they take. On processors a batch gains nothing.
         self._batch = network.input.batch or (1 if self._layout is Layout.FINAL else BATCH)
         self._tile_px, self._overlap_px = self._tile_size(tiling)
         self._windows: tuple[Window, ...] = ()
@@ -155,25 +156,25 @@ class NetworkDetector:
         """
         *image*: H x W x 3 uint8 BGR. Raises DetectorError when it cannot be judged.
         """
-        _check(image)
+        check_colour(image)
         if self.paired:
             if self._reference is None:
                 raise DetectorError(needs_template(self.model.name))
             reference = self._reference
             return self._judge_beside(image, lambda board: reference.register_grey(board).template)
         if self._reference is not None:
-            # It compares nothing, but another product, or one out of place, is not judged.
-            self._reference.register_grey(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8))
+            # It does not compare, but a board of another product, or out of place, is not to be judged.
+            self._reference.register_grey(grey(image))
         return self._judge_plain(image)
 
     def detect_alone(self, image: Image) -> list[Defect]:
         """As ``detect``, for a board of any product: what has no reference is not compared. Raises DetectorError."""
-        _check(image)
+        check_colour(image)
         return self._judge_plain(image)
 
     def detect_beside(self, image: Image, template: Grey) -> list[Defect]:
         """As ``detect``, for a network that compares: with *template*, H x W uint8, in the frame of *image*."""
-        _check(image)
+        check_colour(image)
         return self._judge_beside(image, lambda _: template)
 
     def _judge_beside(self, image: Image, template_for: Callable[[Grey], Grey]) -> list[Defect]:
@@ -283,13 +284,13 @@ class NetworkDetector:
         whole = False
         try:
             known = [one for one in shape if one is not None]
-            if len(known) != len(shape) or self._detr:  # what the file leaves open the answer to plain grey tells
+            if len(known) != len(shape) or self._detr:  # a run on plain grey tells what the file leaves open
                 answer = self._network.run(self._desks[0].one.tensor)
                 known, whole = list(answer.shape), bool((answer[..., -1] == np.rint(answer[..., -1])).all())
             layout = layout_of(known, len(self.labels), input_size=self.input_size, detr=self._detr, whole=whole)
         except (ModelError, DetectorError) as error:
             raise ModelError(f"{self._network.path} cannot be used: {error}; {EXPORT_HINT}") from None
-        # An RT-DETR always gives as many; of others that leave it open the answer to plain grey may be a short one.
+        # RT-DETR always gives as many rows; others that leave the number open may give fewer for plain grey.
         rows = known[1] if self._detr else shape[2 if layout is Layout.ROWS else 1]
         return layout, MAX_DETECTIONS if rows is None else rows
 
@@ -302,8 +303,3 @@ class NetworkDetector:
 def needs_template(model: str) -> str:
     """What to do about a network that compares and has nothing to compare with."""
     return f"{model} compares each board with its template: set [recipe] template to a picture of a defect-free board"
-
-
-def _check(image: Image) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise DetectorError(f"not a colour picture of bytes: shape {image.shape}, {image.dtype}")

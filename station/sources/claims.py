@@ -14,8 +14,8 @@ from pathlib import Path
 import structlog
 
 from station.disk import make_directory, sync_directory
+from station.durable import rename_exclusive, replace_file, write_synced
 from station.errors import SourceError
-from station.sources.durable import rename_exclusive, write_synced, write_whole
 from station.sources.names import (
     DONE,
     FAILED,
@@ -131,7 +131,7 @@ class Claims:
         """A file that was in flight in *crashes* crashes is tried again: another crash will be found to be its next."""
         counter = self._processing / _counter(claim)
         try:
-            write_whole(counter, str(crashes + 1))
+            replace_file(counter, b"%d" % (crashes + 1))
         except OSError as error:
             raise self._trouble(error, counter) from error
         self._attempt = (claim, crashes)
@@ -188,7 +188,7 @@ class Claims:
         try:
             if self._attempt is not None:
                 claim, crashes = self._attempt
-                write_whole(self._processing / _counter(claim), str(crashes))
+                replace_file(self._processing / _counter(claim), b"%d" % crashes)
             (self._processing / _CLEAN).touch()
         except OSError as error:  # the next start then takes the files in flight one by one: slower, and harmless
             log.warning("clean end not noted", folder=str(self._processing), error=str(error))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import structlog
 
+from station.durable import read_kept, write_kept
 from station.errors import SourceError
-from station.kept_file import read_kept, write_kept
 from station.sources.claims import Claim, Leftover
 from station.sources.names import Stamp, stamp_of
 from station.types import Recorded

@@ -15,7 +15,7 @@ from rich.console import Console
 from station.commands.backup import _models, restore
 from station.config import load
 from station.errors import BackupError, ConfigError
-from station.parts import lock_folder
+from station.folders import lock_folder
 from tests.daemon import Daemon, drop, encoded, picture
 from tests.waiting import until
 

@@ -14,7 +14,7 @@ import pytest
 
 from station.commands.check import check, resolved
 from station.config import load
-from station.parts import lock_folder, lock_inbox
+from station.folders import lock_folder, lock_inbox
 from tests.daemon import encoded, picture
 from tests.detectors.layouts import layout
 from tests.mjpeg_server import MjpegServer

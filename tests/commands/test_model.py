@@ -19,6 +19,7 @@ from station.assets import SAMPLES
 from station.commands.model import import_model, list_models, rollback, toml_of, use, verify
 from station.config import Settings
 from station.detectors.card import sha256_of, write_card
+from station.detectors.choices import Choices
 from station.detectors.store import BUNDLED, PAIRED, ModelStore
 from station.errors import LabelsError, ModelError
 from station.model_choice import ready_detector
@@ -92,7 +93,7 @@ def test_an_imported_model_has_a_card_a_self_test_and_thresholds(
     assert card.timing is not None
     assert 0.1 < card.thresholds["open"] < 0.9
     assert f'"open" = {card.thresholds["open"]:g}' in capsys.readouterr().out
-    assert store.current() == BUNDLED  # importing is not using
+    assert Choices(store).current() == BUNDLED  # importing is not using
 
 
 def test_labelled_boards_of_twelve_bits_are_judged_as_the_line_sees_them_and_so_is_the_self_test_for_ever(
@@ -120,9 +121,9 @@ def test_a_choice_is_tested_before_it_is_made(
     damage(store, "two")
     with pytest.raises(ModelError, match="damaged"):
         use(settings, "two", quiet())
-    assert store.current() == "one"
+    assert Choices(store).current() == "one"
     rollback(settings, quiet())
-    assert store.current() == BUNDLED
+    assert Choices(store).current() == BUNDLED
 
 
 def test_a_rollback_to_a_damaged_model_changes_nothing(settings: Settings, store: ModelStore, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_rollback_to_a_damaged_model_changes_nothing(settings: Settings, store
     damage(store, "one")
     with pytest.raises(ModelError, match="nothing was changed"):
         rollback(settings, quiet())
-    assert store.current() == "two"
+    assert Choices(store).current() == "two"
 
 
 def test_a_self_test_that_has_lost_a_board_is_no_self_test(
@@ -174,7 +175,7 @@ def test_a_damaged_model_gives_way_to_the_last_that_ran_well(
     assert name == "one"
     assert why is not None
     assert "damaged" in why
-    assert store.good()[0].name == "two"  # the stand-in is no new choice
+    assert Choices(store).good()[0].name == "two"  # the stand-in is no new choice
 
 
 def test_a_model_that_knows_fewer_labels_never_stands_in(settings: Settings, store: ModelStore, tmp_path: Path) -> None:
@@ -396,7 +397,7 @@ def test_a_template_is_for_boards_of_its_product_and_not_for_what_a_model_is_tes
     verify(beside, BUNDLED, quiet())
     verify(beside, PAIRED, quiet())
     rollback(beside, quiet())
-    assert store.current() == "one"
+    assert Choices(store).current() == "one"
     assert chosen(beside) == ("one", None)
 
 

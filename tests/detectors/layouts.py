@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from station.detectors.reference import Grey
-from station.types import Image
+from station.types import Grey, Image
 
 COPPER, GAP = 40, 210
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
 
 from station.detectors import backends
 from station.detectors.backends import Choice, Places, choose, has_openvino, open_network
-from station.errors import ConfigError, ModelError
+from station.detectors.network import Input, checked_file
+from station.errors import ConfigError, DetectorError, ModelError
 from tests.detectors.models import save
 from tests.detectors.outputs import V8
 
@@ -121,26 +125,62 @@ def test_the_memory_does_not_grow_for_ever(
         ({"onnxruntime": 30.0}, "onnxruntime"),
         ({"openvino": 30.0}, "openvino"),
         ({}, "onnxruntime"),
-        ({"onnxruntime": float("inf"), "openvino": 30.0}, "openvino"),
     ],
 )
 def test_the_faster_one_wins_if_it_is_clearly_so(run_ms: Mapping[str, float], winner: str) -> None:
     assert backends._winner(run_ms) == winner
 
 
-@NEEDS_OPENVINO
-def test_a_backend_that_cannot_load_the_model_loses(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real: Callable[..., object] = backends._open
+class Stub:
+    """A network that takes *run_ms* a run, or fails."""
 
-    def only_onnxruntime(runtime: str, *arguments: object, **named: object) -> object:
-        if runtime == "openvino":
-            raise ModelError("an operator that it does not know")
-        return real(runtime, *arguments, **named)
+    path, input = Path("m.onnx"), Input(1, 32, 32, np.uint8)
 
-    monkeypatch.setattr(backends, "_open", only_onnxruntime)
+    def __init__(self, run_ms: float | None) -> None:
+        self._run_ms = run_ms
+
+    def run(self, _: object) -> None:
+        if self._run_ms is None:
+            raise DetectorError("the network failed: out of memory")
+        time.sleep(self._run_ms / 1000)
+
+
+@pytest.mark.parametrize("trouble", ["cannot be imported", "cannot load it", "fails at a run"])
+def test_a_backend_that_fails_loses_and_is_tried_again_at_the_next_start(
+    model: Path, places: Places, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    working = dict[str, Stub](onnxruntime=Stub(2.0), openvino=Stub(0.1))
+    failing = {"cannot be imported": ConfigError("broken"), "cannot load it": ModelError("an operator")}
+    broken = True
+
+    def opened(runtime: str, *_: object, **__: object) -> object:
+        if runtime == "openvino" and broken:
+            if trouble in failing:
+                raise failing[trouble]
+            return Stub(None)
+        return working[runtime]
+
+    monkeypatch.setattr(backends, "has_openvino", lambda: True)
+    monkeypatch.setattr(backends, "_open", opened)
+    monkeypatch.setattr("station.detectors.onnx.offers_gpu", lambda: False)
     with structlog.testing.capture_logs() as logs:
-        assert open_network(model, threads=1).computed_by.startswith("onnxruntime")
-    assert [one["backend"] for one in logs] == ["openvino", "onnxruntime"]
+        choice = choose(model, places=places)
+    assert (choice.runtime, [*choice.run_ms]) == ("onnxruntime", ["onnxruntime"])
+    assert [(one["event"], one["backend"]) for one in logs] == [("backend not usable", "openvino")]
+    broken = False
+    assert choose(model, places=places).runtime == "openvino"
+    kept = json.loads(places.choices.read_text(), parse_constant=pytest.fail)  # Infinity is no JSON
+    assert [one["backend"] for one in kept["chosen"]] == ["openvino"]
+
+
+@pytest.mark.parametrize("run_ms", ['{"onnxruntime": 30.0}', '{"onnxruntime": 30.0, "openvino": Infinity}', "{}"])
+def test_a_failure_that_an_older_station_remembered_is_forgotten(
+    model: Path, places: Places, contests: list[Path], run_ms: str
+) -> None:
+    key = backends._key(checked_file(model, None), 1)
+    places.choices.write_text(f'{{"chosen": [{{"key": "{key}", "backend": "onnxruntime", "run_ms": {run_ms}}}]}}')
+    assert choose(model, places=places, threads=1).runtime == "openvino"
+    assert len(contests) == 1
 
 
 def test_a_model_that_nobody_can_load_says_why(tmp_path: Path) -> None:

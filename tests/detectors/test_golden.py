@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from station.detectors.golden import BRIGHTER, DARKER, GoldenDetector, follow
-from station.detectors.reference import Grey, Reference
+from station.detectors.reference import Reference
 from station.errors import DetectorError
-from station.types import Box, Defect, Detector, Image
+from station.types import Box, Defect, Detector, Grey, Image
 from tests.detectors.layouts import COPPER, GAP, layout, photo, shifted, turned, warped
 
 SURE = 0.5

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from station.detectors.reference import LIMIT, Grey, Reference
+from station.detectors.reference import LIMIT, Reference
 from station.errors import ConfigError, DetectorError
+from station.types import Grey
 from tests.detectors.layouts import layout, photo, shifted, turned
 
 
@@ -114,9 +115,10 @@ def test_a_picture_of_another_size_is_refused_and_both_sizes_are_named() -> None
         reference(layout(10)).register(np.zeros((600, 800, 3), np.uint8))
 
 
-def test_what_is_no_picture_is_refused() -> None:
+@pytest.mark.parametrize("shape", [(640, 640), (0, 0, 3)])
+def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(DetectorError, match="not a colour picture of bytes"):
-        reference(layout(10)).register(np.zeros((640, 640), np.uint8))
+        reference(layout(10)).register(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])

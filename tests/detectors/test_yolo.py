@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from station.detectors.backends import Runtime, has_openvino, open_network
 from station.detectors.network import Floats, Network, Tensor
-from station.detectors.preprocess import Grey
 from station.detectors.yolo import NetworkDetector, Tiling
 from station.errors import DetectorError, ModelError
-from station.types import Box, Image
+from station.types import Box, Grey, Image
 from tests.detectors.models import save, save_seeing
 from tests.detectors.outputs import DETR, DETR_FINAL, FINAL, V5, V8, columns, rows
 

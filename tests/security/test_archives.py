@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import resource
 import tarfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from station.backup import MANIFEST, SCHEMA
+from station.commands import backup
 from station.commands.backup import restore
 from station.errors import BackupError
 
@@ -188,3 +190,44 @@ def test_an_archive_cannot_choose_a_data_folder_by_which_its_files_come_to_lie_a
         tmp_path / "b.tar.gz", [member("station.toml", config)], about={"config": "/etc/station/aoi-1.toml"}
     )
     assert "say it with --data-dir DIR" in refused(archive, tmp_path / "machine", say_where=False)
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+@pytest.mark.parametrize("stands_in", ["/", "", "etc", "var/lib"])
+def test_standing_above_the_stations_places_opens_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stands_in: str, user: int
+) -> None:
+    """Cron, a container, ``ssh root@line "cd / && ..."``: all that there is lies below /."""
+    machine = tmp_path / "machine"
+    for folder in ("etc", "var/lib"):
+        (machine / folder).mkdir(parents=True)
+    monkeypatch.setattr(backup, "PLACES", (machine / "etc" / "station", machine / "var" / "lib" / "station"))
+    monkeypatch.chdir(machine / stands_in)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    own, foreign = machine / "etc" / "station", machine / stands_in.strip("/") / "cron.d" / "x"
+    for config, data_dir, option in ((foreign, own / "data", "-c FILE"), (own / "a.toml", foreign, "--data-dir DIR")):
+        text = CONFIG.replace(b"[source]", f'data_dir = "{data_dir}"\n[source]'.encode())
+        archive = archived(tmp_path / "b.tar.gz", [member("station.toml", text)], about={"config": str(config)})
+        assert f"say it with {option}" in refused(archive, machine, say_where=False)
+
+
+def test_where_root_stands_is_not_opened_to_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``ssh root@line`` stands in /root, whose ``.profile`` the next login runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    archive = archived(tmp_path / "b.tar.gz", [TOML], about={"config": str(tmp_path / "machine" / ".profile")})
+    assert "say it with -c FILE" in refused(archive, tmp_path / "machine", say_where=False)
+
+
+def test_anybody_else_restores_a_project_into_the_folder_they_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    config = CONFIG.replace(b"[source]", b'data_dir = "data"\n[source]')
+    archive = archived(
+        tmp_path / "b.tar.gz", [member("station.toml", config)], about={"config": str(tmp_path / "aoi.toml")}
+    )
+    restore(archive, config=None, data_dir=None, force=False, console=Console(quiet=True))
+    assert (tmp_path / "aoi.toml").read_bytes() == config
+    assert (tmp_path / "data").is_dir()

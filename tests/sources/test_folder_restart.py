@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from station.durable import rename_exclusive
 from station.sources import claims
-from station.sources.durable import rename_exclusive
 from station.types import Recorded
 from tests.sources.boards import PATIENCE_S, Clock, drop, files_below, line_on, picture
 from tests.waiting import until

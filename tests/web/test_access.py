@@ -22,7 +22,6 @@ from starlette.requests import Request
 
 from station.access_keys import AccessKeys
 from station.errors import AccessError, ConfigError, ExpiredTokenError
-from station.kept_file import keep_secret
 from station.tokens import Tokens
 from station.types import Scope
 from station.web.access import FREE_FAILURES, MAX_FAILURES, Access, Addresses
@@ -518,10 +517,3 @@ def test_who_asks_too_often_hears_when_to_come_back(tmp_path: Path) -> None:
         late = send(client, png(), headers={"X-API-Key": key})
     assert late.headers["content-type"] == "application/problem+json"
     assert 1 <= int(late.headers["retry-after"]) <= 120  # a sliding window: this minute and the last
-
-
-def test_a_secret_that_is_there_is_not_made_again(tmp_path: Path) -> None:
-    keep_secret(tmp_path / "secret", "first")
-    keep_secret(tmp_path / "secret", "second")
-    assert (tmp_path / "secret").read_text() == "first"
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
