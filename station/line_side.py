@@ -350,9 +350,9 @@ def make_camera(wanted: CameraSection, *, triggered: bool, health: Health, worke
         if not wanted.username:
             return None
         try:
-            return wanted.username, read_password(wanted.password_file) or ""
-        except OSError as error:
-            raise CameraError(f"[source] password_file cannot be read: {error.strerror}") from None
+            return wanted.username, read_password(wanted.password_file, "[source] password_file") or ""
+        except ConfigError as error:
+            raise CameraError(str(error)) from None
 
     return Camera(options, health=health, login=login, worked=worked)
 

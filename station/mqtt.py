@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from station.errors import LinkError
+from station.errors import ConfigError, LinkError
 from station.health import Health
 from station.mqtt_options import LinkOptions, tls_context
 from station.mqtt_protocol import (
@@ -223,8 +223,8 @@ class MqttLink:
     def _password(self) -> str | None:
         try:
             return self._options.password()
-        except (OSError, UnicodeDecodeError) as error:
-            raise LinkError(f"[mqtt] password_file cannot be read: {error}") from None
+        except ConfigError as error:
+            raise LinkError(str(error)) from None
 
     def _take_notes(self, connection: _Connection) -> None:
         def on_connect(_client: paho.Client, _data: object, _flags: object, code: ReasonCode, given: Any) -> None:

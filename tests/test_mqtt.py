@@ -16,6 +16,7 @@ from station import mqtt
 from station.health import Health
 from station.mqtt import MqttLink
 from station.mqtt_options import LinkOptions, Tls
+from station.parts import broker_password
 from station.publish import run_publish
 from station.testing import FakeOutbox
 from station.types import Fate, Message
@@ -509,7 +510,7 @@ def test_a_password_that_cannot_be_read_is_a_fault_that_names_its_file(tmp_path:
     file = tmp_path / "password"
     with (
         RudeBroker() as broker,
-        Running(broker.port, username="aoi-1", password=file.read_text) as running,
+        Running(broker.port, username="aoi-1", password=lambda: broker_password(file)) as running,
     ):
         until(lambda: "broker_refuses" in running.faults())
         assert str(file) in running.faults()["broker_refuses"]
