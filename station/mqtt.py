@@ -1,9 +1,8 @@
-"""The link to the broker, and the only paho import: one supervised loop, a fresh client for every connection."""
+"""The link to the broker: one supervised loop, and a fresh client for every connection."""
 
 from __future__ import annotations
 
 import random
-import ssl
 import threading
 import time
 from collections import deque
@@ -14,15 +13,16 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import structlog
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from station.errors import ConfigError, LinkError
+from station.errors import LinkError
 from station.health import Health
-from station.mqtt_options import LinkOptions, tls_context
+from station.mqtt_client import WRONG_PROTOCOL, close_client, network_reason, new_client
+from station.mqtt_options import LinkOptions
 from station.mqtt_protocol import (
     REFUSED_HINT,
     STOLEN_PAUSE_S,
@@ -43,7 +43,6 @@ OnCommand = Callable[[str, bytes, Callable[[bytes], None]], None]
 TURN_S = 0.5  # the longest wait for the socket; a publish, an answer or the other end's bytes end it at once
 OFFLINE_S = 2.0  # how long a clean stop waits for the acknowledgement of "offline"
 SESSION_TAKEN_OVER = 0x8E
-WRONG_PROTOCOL = 0x84  # CONNACK of MQTT 5; paho says it of 3.1.1's 0x01, too
 TOKENS_PER_CONNECTION = 1 << 16  # a packet id is 16 bits
 FRAME_BYTES = 16  # fixed header, topic length, packet id, empty properties: at most
 
@@ -151,7 +150,7 @@ class MqttLink:
                 self._up.client.publish(topic, payload, qos=0)
 
     def respond(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
-        """Publishes a response, if there is a connection; who asked and hears nothing asks again."""
+        """Publishes a response, or drops it while there is no connection: whoever gets no answer asks again."""
         with self._lock:
             up = self._up
             if up is None:
@@ -201,30 +200,13 @@ class MqttLink:
 
     def _client(self, protocol: Protocol) -> paho.Client:
         options = self._options
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=options.client_id,
-            protocol=paho.MQTTv5 if protocol == "5" else paho.MQTTv311,
-            clean_session=None if protocol == "5" else True,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = options.connect_timeout_s
+        client = new_client(options, client_id=options.client_id, protocol=protocol)
         client.enable_logger()
         # Without this a publish would write to the socket in its own thread, beside the loop's writes, and might block.
         client.on_socket_register_write = lambda *_: None
         client.max_inflight_messages_set(0)  # ready() is the limit, and it knows the broker's
-        if options.username is not None:
-            client.username_pw_set(options.username, self._password())
-        if options.tls is not None:
-            client.tls_set_context(tls_context(options.tls))
         client.will_set(f"{options.topic}/state", self._state("offline", "connection lost"), qos=1, retain=True)
         return client
-
-    def _password(self) -> str | None:
-        try:
-            return self._options.password()
-        except ConfigError as error:
-            raise LinkError(str(error)) from None
 
     def _take_notes(self, connection: _Connection) -> None:
         def on_connect(_client: paho.Client, _data: object, _flags: object, code: ReasonCode, given: Any) -> None:
@@ -277,8 +259,10 @@ class MqttLink:
             problem = connection.client.loop(0.1)
             if connection.refusal is not None:
                 code, words = connection.refusal
-                how = How.WRONG_PROTOCOL if code == WRONG_PROTOCOL else How.REFUSED
-                return End(how, f"the broker refuses the connection: {words}")
+                reason = f"the broker refuses the connection: {words}"
+                if code == WRONG_PROTOCOL:
+                    return End(How.WRONG_PROTOCOL, reason)
+                return End(How.REFUSED, f"{reason}: {REFUSED_HINT}")
             if problem is not MQTTErrorCode.MQTT_ERR_SUCCESS:
                 hint = " (does it want a client certificate?)" if self._options.tls is not None else ""
                 return End(How.CLOSED_EARLY, f"the broker closed the connection without an answer{hint}")
@@ -384,9 +368,9 @@ class MqttLink:
         self._choice.ended(end.how, now_s=self._monotonic())
         stolen = self._patience.stolen(end)
         where = f"{self._options.host}:{self._options.port}"
-        if end.how is How.REFUSED:  # it is there: one fault, and not that it is away as well
+        if end.how is How.REFUSED:  # one fault, and not that it is away as well
             self._health.end("broker_away")
-            self._health.begin("broker_refuses", f"{where}: {end.reason}: {REFUSED_HINT}; events wait on disk")
+            self._health.begin("broker_refuses", f"{where}: {end.reason}; events wait on disk")
         elif end.how is not How.RETRY_5:
             self._health.end("broker_refuses")
             self._health.begin("broker_away", f"{where}: {end.reason}; events wait on disk")
@@ -409,17 +393,3 @@ class MqttLink:
         for ack in acks:
             self.acks.put(ack)
         self._on_change()
-
-
-def close_client(client: paho.Client) -> None:
-    """Ends the TCP connection as a vanished client would, so that the broker publishes the will where one is due."""
-    client.on_connect = client.on_disconnect = client.on_publish = None
-    client._reset_sockets()  # noqa: SLF001  # else its pair of waking sockets stays open until the garbage is collected
-
-
-def network_reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
-    return str(getattr(error, "strerror", None) or error)

@@ -209,7 +209,9 @@ def read_password(file: Path | None, key: str) -> str | None:
         why = error.strerror
     except UnicodeDecodeError:
         why = "it is not UTF-8 text"
-    raise ConfigError(f"{key} = {file} cannot be read ({why}): it must hold the password, and the station may read it")
+    raise ConfigError(
+        f"{key} = {file} cannot be read ({why}): it must hold the password as UTF-8 text, readable by the station"
+    )
 
 
 def broker_password(file: Path | None) -> str | None:
