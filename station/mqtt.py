@@ -47,6 +47,14 @@ TOKENS_PER_CONNECTION = 1 << 16  # a packet id is 16 bits
 FRAME_BYTES = 16  # fixed header, topic length, packet id, empty properties: at most
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A message of the link's own, a state or a response, that waits for the broker's answer."""
+
+    topic: str
+    sent_s: float
+
+
 @dataclass(slots=True)
 class _Connection:
     """
@@ -68,7 +76,7 @@ class _Connection:
     answers: deque[tuple[int, int, str]] = field(default_factory=deque)  # packet id, reason code, its words
 
     sent_s: dict[int, float] = field(default_factory=dict)  # since when an event waits for its answer
-    own_s: dict[int, float] = field(default_factory=dict)  # the same of our state messages: no token of anyone's
+    own: dict[int, _Own] = field(default_factory=dict)  # nobody has a token of these
 
     def token(self, packet_id: int) -> int:
         return self.number * TOKENS_PER_CONNECTION + packet_id
@@ -125,7 +133,7 @@ class MqttLink:
 
     def ready(self) -> bool:
         up = self._up
-        return up is not None and len(up.sent_s) < min(self._options.window, up.receive_maximum - len(up.own_s))
+        return up is not None and len(up.sent_s) < min(self._options.window, up.receive_maximum - len(up.own))
 
     def send(self, topic: str, payload: bytes) -> int:
         size = len(topic.encode()) + len(payload) + FRAME_BYTES
@@ -161,7 +169,7 @@ class MqttLink:
                 properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
                 properties.CorrelationData = correlation
             sent = up.client.publish(topic, payload, qos=1, properties=properties)
-            up.own_s[sent.mid] = self._monotonic()
+            up.own[sent.mid] = _Own(topic, self._monotonic())
 
     def run(self, stop: Stop) -> None:
         """Connects, stays connected, and connects again, until *stop*; then says offline and waits for its ack."""
@@ -305,7 +313,8 @@ class MqttLink:
                 return End(How.LOST, f"the connection was lost{words}")
             now_s = self._monotonic()
             with self._lock:
-                oldest_s = min([*connection.sent_s.values(), *connection.own_s.values()], default=now_s)
+                own_s = [one.sent_s for one in connection.own.values()]
+                oldest_s = min([*connection.sent_s.values(), *own_s], default=now_s)
             if now_s - oldest_s > self._options.ack_timeout_s:
                 return End(How.SILENT, f"the broker acknowledged nothing for {self._options.ack_timeout_s:g} s")
             if now_s - since_s >= STOLEN_PAUSE_S:
@@ -324,17 +333,16 @@ class MqttLink:
                 reason = "" if fate is Fate.ACCEPTED else f"0x{code:02x} {words}"
                 if connection.sent_s.pop(packet_id, None) is not None:
                     found.append(Ack(connection.token(packet_id), fate, reason))
-                elif connection.own_s.pop(packet_id, None) is not None and reason:
-                    log.warning("state refused", topic=f"{self._options.topic}/state", reason=reason)
+                elif (own := connection.own.pop(packet_id, None)) is not None and reason:
+                    log.warning("message refused", topic=own.topic, reason=reason)
         if found:
             self._ack(found)
 
     def _publish_state(self, connection: _Connection, state: str, why: str | None) -> None:
+        topic = f"{self._options.topic}/state"
         with self._lock:
-            sent = connection.client.publish(
-                f"{self._options.topic}/state", self._state(state, why), qos=1, retain=True
-            )
-            connection.own_s[sent.mid] = self._monotonic()
+            sent = connection.client.publish(topic, self._state(state, why), qos=1, retain=True)
+            connection.own[sent.mid] = _Own(topic, self._monotonic())
 
     def _say_offline(self, connection: _Connection, why: str) -> None:
         """On a clean end the will is not sent: say it, wait for the ack, and only then disconnect."""
@@ -342,7 +350,7 @@ class MqttLink:
             self._up = None
         self._publish_state(connection, "offline", why)
         deadline_s = self._monotonic() + OFFLINE_S
-        while connection.own_s and self._monotonic() < deadline_s:
+        while connection.own and self._monotonic() < deadline_s:
             self._health.beat("mqtt")
             if connection.client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return

@@ -11,6 +11,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from structlog.testing import capture_logs
 
 from station import mqtt
 from station.health import Health
@@ -66,6 +67,17 @@ def test_our_own_state_message_counts_against_the_receive_maximum() -> None:
         assert not running.link.ready()
         broker.visit.acknowledge(broker.states[0].packet_id)
         until(running.link.ready)
+
+
+def test_a_message_of_our_own_that_the_broker_refuses_is_logged_with_its_topic() -> None:
+    refuses = Manners(state_puback=0x87, puback=lambda _number: 0x87)
+    with RudeBroker(refuses) as broker, capture_logs() as logs, Running(broker.port) as running:
+        until(running.link.ready)
+        running.link.respond("answers/plc-1", b"{}", None)
+        until(lambda: len([one for one in logs if "refused" in one["event"]]) == 2)
+    refused = [one for one in logs if one["event"] == "message refused"]
+    assert [one["topic"] for one in refused][:2] == ["factory/test/state", "answers/plc-1"]
+    assert all("0x87" in one["reason"] for one in refused)
 
 
 def test_a_lost_puback_of_our_state_does_not_close_the_window_for_ever() -> None:
