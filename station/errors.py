@@ -8,6 +8,8 @@ What can go wrong, by what to do about it.
     │   └── CameraError  no picture can be had at the moment: a board that was asked for is UNKNOWN
     ├── PortError        a port to the line cannot be opened or was lost: open it again later
     ├── DetectorError    this one image cannot be judged: UNKNOWN, go on
+    ├── PictureError     these bytes are not decoded: the text says what is wrong with them
+    │   └── NoPictureError  they are no known kind of picture at all
     ├── GateError        the result may not have reached the line
     │   └── GateLateError  the line has its answer already: this one is not shown
     ├── LedgerError      nothing can be recorded: stop taking boards, try again
@@ -49,6 +51,14 @@ class PortError(StationError):
 
 class DetectorError(StationError):
     """Raised when an image cannot be judged. The board is UNKNOWN and the line goes on."""
+
+
+class PictureError(StationError):
+    """Raised when a file's bytes are cut off or damaged, show something else than a board, or have too many pixels."""
+
+
+class NoPictureError(PictureError):
+    """Raised when a file's bytes are no picture of a known kind."""
 
 
 class GateError(StationError):

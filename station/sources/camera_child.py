@@ -318,15 +318,15 @@ def _read(path: Path) -> tuple[Any, str]:
     The picture in that file, as a station reads it from a folder, or why there is none. Raises Trouble when it is gone,
     as a camera is that was unplugged.
     """
-    from station.picture import decode, look
+    from station.errors import PictureError
+    from station.picture import read
 
     try:
-        data = path.read_bytes()
+        return read(path.read_bytes()), ""
     except OSError as error:
         raise Trouble(f"{path} cannot be read any more: {error.strerror}") from None
-    found = look(data)
-    image = decode(data) if found.flaw is None else None
-    return image, "" if image is not None else f"{path.name}: {found.flaw or found.odd or 'damaged'}"
+    except PictureError as error:
+        return None, f"{path.name}: {error}"
 
 
 def _over_and_over(film: Any) -> Iterator[tuple[Any, str]]:

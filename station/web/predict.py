@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from station.drawing import drawn
+from station.errors import NoPictureError, PictureError
 from station.events import to_bytes
-from station.picture import decode, look, refusal
+from station.picture import read
 from station.types import Image, Inspection, cut
 from station.web.access import May
 from station.web.cache import Cache, key_of
@@ -252,17 +253,13 @@ class _Desk:
 
     def judged(self, upload: Upload, request: Request) -> Inspection:
         """Raises ProblemError for what is no picture, or no whole one."""
-        found = look(upload.data)
-        if found.kind is None:
-            raise ProblemError(
-                415, "No picture", f"{str(found.flaw).partition(':')[0]}: send a JPEG, PNG, BMP, TIFF or WebP"
-            )
-        problem = found.flaw or refusal(found, max_pixels=self._limits.max_pixels)
-        if problem is not None:
-            raise ProblemError(422, "The picture cannot be judged", problem)
-        image = decode(upload.data, depth_bits=self._limits.depth_bits)
-        if image is None:
-            raise ProblemError(422, "The picture cannot be judged", f"{found.kind}: the decoder refuses it")
+        try:
+            image = read(upload.data, max_pixels=self._limits.max_pixels, depth_bits=self._limits.depth_bits)
+        except NoPictureError as error:
+            what = str(error).partition(":")[0]
+            raise ProblemError(415, "No picture", f"{what}: send a JPEG, PNG, BMP, TIFF or WebP") from None
+        except PictureError as error:
+            raise ProblemError(422, "The picture cannot be judged", str(error)) from None
         inspection = self._judge(image, upload)
         if inspection.detect_ms is not None:
             self._listeners.inferred(inspection.detect_ms / 1e3)

@@ -27,6 +27,7 @@ from station.supervise import Worker
 from station.types import Order, Shot
 from tests.mjpeg_server import MjpegServer, cut
 from tests.mosquitto import free_port
+from tests.sources.boards import png_head
 from tests.waiting import until
 
 
@@ -436,6 +437,12 @@ def test_a_stand_in_of_nothing_but_damaged_pictures_is_a_fault_that_names_one(
         until(lambda: words in watching.faults().get("camera_failing", ""))
         assert "its pictures come damaged" in watching.faults()["camera_failing"]
         assert watching.camera._newest is None
+
+
+def test_a_stand_in_of_too_many_pixels_is_never_decoded(tmp_path: Path) -> None:
+    (tmp_path / "vast.png").write_bytes(png_head(20_000, 20_000))
+    with Watching(tmp_path, stalled_s=0.5) as watching:
+        until(lambda: "vast.png: too many pixels" in watching.faults().get("camera_failing", ""))
 
 
 def test_the_samples_stand_in_for_a_camera_though_one_of_them_is_cut_off() -> None:
