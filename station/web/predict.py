@@ -21,6 +21,7 @@ from station.events import to_bytes
 from station.picture import read
 from station.types import Image, Inspection, cut
 from station.web.access import May
+from station.web.bodies import json_response
 from station.web.cache import Cache, key_of
 from station.web.problems import MEDIA_TYPE, ProblemError
 from station.web.uploads import FIELD, Upload, read_uploads
@@ -168,8 +169,8 @@ def add_predict(
         async with desk.place():
             uploads = await desk.uploads(request)
             if len(uploads) == 1:
-                return _json(await desk.predicted(uploads[0], request, annotate=annotate))
-            return _json({"results": [await desk.result(one, request, annotate=annotate) for one in uploads]})
+                return json_response(await desk.predicted(uploads[0], request, annotate=annotate))
+            return json_response({"results": [await desk.result(one, request, annotate=annotate) for one in uploads]})
 
     @api.post(
         "/predict-image",
@@ -322,7 +323,3 @@ def _png(inspection: Inspection) -> bytes:
 
 def _refused(problem: ProblemError) -> dict[str, Any]:
     return {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(to_bytes(document), media_type="application/json")
