@@ -315,7 +315,7 @@ class _Side:
         return unit
 
     def _on_asked(self, number: int | None, board_serial: str | None, at_s: float) -> object:
-        """The unit is there before those whom it tells of a trigger."""
+        """Looked up at call time: the Modbus unit is built before the Triggers it reports to."""
         return self._asked(number, board_serial, at_s)
 
     def _serial(self) -> SerialPort:

@@ -242,9 +242,10 @@ class ModbusRtu:
     It has no loop of its own: the port reads, reopens and reports. What is for other units, or for all of them, is
     left alone; half a frame is forgotten when the line falls silent.
 
-    Where other units share the line it is seldom silent for SILENCE_S, and what they are answered cannot be told from
-    requests. A request of ours is then found by its end: its checksum is right, and nothing has come after it. Where a
-    frame of others holds what looks like one, the rest of that frame has, unless the port was read just there.
+    Where other units share the line it is seldom silent for SILENCE_S, and their answers cannot be told from requests.
+    A request for us is then recognised at the end of the buffer: valid checksum, nothing after it. If another unit's
+    frame contains bytes that look like one, the rest of that frame follows, unless we read the port at exactly that
+    point.
     """
 
     def __init__(self, registers: Registers, port: Port, *, unit: int) -> None:

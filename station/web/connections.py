@@ -118,7 +118,10 @@ class BoundedConnection(H11Protocol):
         self.transport.abort()
 
     def _look(self) -> None:
-        """Sets the deadline of the stage that has begun, and lets that of the same stage run on: drops win no time."""
+        """
+        Starts a deadline when a new stage begins. More bytes within a stage do not extend it, so dripping gains no
+        time.
+        """
         if self.cycle is None or self.cycle.response_complete:
             stage, within_s = "ask", ASK_S
         elif self.cycle.more_body:
