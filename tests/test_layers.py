@@ -65,6 +65,7 @@ TOP = {
     "serve",
     "web_side",
     "parts",
+    "line_parts",
     "line_side",
     "benches",
     "model_choice",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from station.commands.capture import first_picture
+from station.config import load
 from station.errors import CameraError
+from station.gates.tower import Lamps
 from station.health import Health
+from station.ledger import SqliteLedger
 from station.line_sections import CameraSection
-from station.line_side import tell_silence
+from station.line_side import build_line_side, tell_silence
+from station.metrics import Metrics
 from station.parts import CREDENTIAL
 from tests.mjpeg_server import MjpegServer
 
@@ -22,6 +27,44 @@ def test_while_the_inbox_does_not_answer_the_station_is_not_ready_and_says_so() 
     assert [fault.code for fault in health.faults()] == ["inbox_silent"]
     tell_silence(health, "/mnt/aoi", False)
     assert (health.not_ready(), health.faults()) == ({}, [])
+
+
+def test_a_port_stops_after_all_that_speak_through_it(tmp_path: Path) -> None:
+    file = tmp_path / "station.toml"
+    file.write_text("""
+[source]
+kind = "camera"
+device = "0"
+[trigger]
+kind = "serial"
+preset = "cognex"
+[serial]
+port = "/dev/ttyUSB0"
+[scanner]
+kind = "serial"
+port = "/dev/ttyUSB1"
+pattern = "(?P<serial>.+)"
+[gate]
+kind = "relay"
+port = "/dev/ttyUSB2"
+[tower]
+kind = "patlite"
+port = "/dev/ttyUSB3"
+""")
+    with closing(SqliteLedger(tmp_path / "ledger.db")) as ledger:
+        side = build_line_side(
+            load(file, overrides=[f"station.data_dir={tmp_path}"]),
+            ledger=ledger,
+            health=Health(),
+            metrics=Metrics(version="0", model="none", read=lambda: pytest.fail("nobody asks")),
+            on_backlog=lambda _count: None,
+            foresee=lambda _frame: None,
+            look=Lamps,
+            worked=lambda _loop: None,
+        )
+    names = list(side.loops)
+    assert set(names[-4:]) == {"tower_port", "serial", "relay_port", "scanner"}, names
+    assert [name for name in names if not side.loops[name].port] == names[:-4]
 
 
 def camera_at(url: str, **more: object) -> CameraSection:

@@ -12,6 +12,7 @@ from station.commands.finding import Finding
 from station.config import Settings
 from station.errors import CameraError, ConfigError, PortError
 from station.extras import how_to_add
+from station.line_parts import make_port, make_rtu_port, need_modbus
 from station.line_sections import (
     CameraSection,
     LineScanner,
@@ -24,7 +25,6 @@ from station.line_sections import (
     SerialScanner,
     SerialTrigger,
 )
-from station.line_side import make_port, make_rtu_port, need_modbus
 from station.parts import build_trust, is_locked
 from station.sources.camera import CameraOptions
 from station.trust import look_at, problem_of
