@@ -6,6 +6,7 @@ What can go wrong, by what to do about it.
     ├── ModelError       the model file cannot be used                     exit 3
     ├── SourceError      the source is in trouble: run it again later
     │   └── CameraError  no picture can be had at the moment: a board that was asked for is UNKNOWN
+    │       └── CameraUnfitError  nor will there be one as it is configured: no other program is the cause
     ├── PortError        a port to the line cannot be opened or was lost: open it again later
     ├── DetectorError    this one image cannot be judged: UNKNOWN, go on
     ├── PictureError     these bytes are not decoded: the text says what is wrong with them
@@ -43,6 +44,10 @@ class SourceError(StationError):
 
 class CameraError(SourceError):
     """Raised when the camera is away, silent, or shows the same picture for ever; says what to do."""
+
+
+class CameraUnfitError(CameraError):
+    """Raised when the camera, or this computer, cannot do what is configured, whoever else uses the camera."""
 
 
 class PortError(StationError):

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 import structlog
 
-from station.errors import CameraError
+from station.errors import CameraError, CameraUnfitError
 from station.health import Health
 from station.sources import camera_child
 from station.sources.camera_child import SLOTS, slot_bytes
@@ -233,7 +233,8 @@ class Camera:
         """Takes in what the child says; True: the camera is open."""
         match document["event"]:
             case "trouble":
-                raise CameraError(self._named(document["what"] + self._hint()))
+                kind = CameraUnfitError if document["lasting"] else CameraError
+                raise kind(self._named(document["what"] + self._hint()))
             case "opened":
                 self._shape = (document["height"], document["width"])
                 with self._changed:

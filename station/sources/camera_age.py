@@ -6,7 +6,14 @@ from collections import deque
 
 
 class Trouble(Exception):  # noqa: N818  # it is no error of ours
-    """What is wrong with the camera, for a person."""
+    """
+    What is wrong with the camera, for a person. *lasting*: it, or this computer, cannot do what is configured, and no
+    other program is the cause.
+    """
+
+    def __init__(self, what: str, *, lasting: bool = False) -> None:
+        super().__init__(what)
+        self.lasting = lasting
 
 
 class Freshness:

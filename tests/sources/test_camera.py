@@ -17,12 +17,13 @@ import cv2
 import numpy as np
 import pytest
 
-from station.errors import CameraError
+from station.errors import CameraError, CameraUnfitError
 from station.health import Health
 from station.sources import camera_child
 from station.sources.camera import Camera, CameraOptions
 from station.sources.camera_age import Freshness, Trouble
-from station.sources.camera_child import Slots, _v4l2
+from station.sources.camera_child import Slots
+from station.sources.camera_devices import _v4l2
 from station.supervise import Worker
 from station.types import Order, Shot
 from tests.mjpeg_server import MjpegServer, cut
@@ -346,6 +347,23 @@ def test_a_size_that_changes_is_said(pictures: Path) -> None:
     with Watching(pictures) as watching:
         words = "the size of its pictures changed from 64 x 48 to 128 x 48"
         until(lambda: words in watching.faults().get("camera_failing", ""))
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "lasting"),
+    [
+        ({"width": 1920, "height": 1080}, "its pictures have 64 x 48 pixels", True),
+        ({"frozen_s": 0.3}, "it has shown the same picture", False),
+    ],
+)
+def test_what_no_other_program_can_be_the_cause_of_is_told_from_the_rest(
+    server: MjpegServer, options: dict[str, object], words: str, lasting: bool
+) -> None:
+    server.mood = "freeze"
+    camera = Camera(CameraOptions(server.url, **options), health=Health())  # type: ignore[arg-type]  # of a test's own
+    with pytest.raises(CameraError, match=words) as caught:
+        camera.run(threading.Event())
+    assert isinstance(caught.value, CameraUnfitError) == lasting
 
 
 def test_a_login_reaches_the_camera_and_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
