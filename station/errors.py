@@ -6,8 +6,11 @@ What can go wrong, by what to do about it.
     ├── ModelError       the model file cannot be used                     exit 3
     ├── SourceError      the source is in trouble: run it again later
     │   └── CameraError  no picture can be had at the moment: a board that was asked for is UNKNOWN
+    │       └── CameraUnfitError  nor will there be one as it is configured: no other program is the cause
     ├── PortError        a port to the line cannot be opened or was lost: open it again later
     ├── DetectorError    this one image cannot be judged: UNKNOWN, go on
+    ├── PictureError     these bytes are not decoded: the text says what is wrong with them
+    │   └── NoPictureError  they are no known kind of picture at all
     ├── GateError        the result may not have reached the line
     │   └── GateLateError  the line has its answer already: this one is not shown
     ├── LedgerError      nothing can be recorded: stop taking boards, try again
@@ -43,12 +46,24 @@ class CameraError(SourceError):
     """Raised when the camera is away, silent, or shows the same picture for ever; says what to do."""
 
 
+class CameraUnfitError(CameraError):
+    """Raised when the camera, or this computer, cannot do what is configured, whoever else uses the camera."""
+
+
 class PortError(StationError):
     """Raised when a serial port or the Modbus port cannot be had. The supervisor opens it again after a pause."""
 
 
 class DetectorError(StationError):
     """Raised when an image cannot be judged. The board is UNKNOWN and the line goes on."""
+
+
+class PictureError(StationError):
+    """Raised when a file's bytes are cut off or damaged, show something else than a board, or have too many pixels."""
+
+
+class NoPictureError(PictureError):
+    """Raised when a file's bytes are no picture of a known kind."""
 
 
 class GateError(StationError):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from station.class_names import class_names
 from station.detectors.metric import Hits, Marked, by_coco50, match
-from station.errors import LabelsError
-from station.picture import DEEP_BITS, decode, look
+from station.errors import LabelsError, PictureError
+from station.picture import DEEP_BITS, read
 from station.types import Defect, Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -87,13 +87,11 @@ def read_labelled(root: Path, *, split: str = "all", depth_bits: int = DEEP_BITS
 def load(path: Path, *, depth_bits: int = DEEP_BITS) -> Image:
     """The picture at *path*, H x W x 3 uint8 BGR. Raises LabelsError saying why it cannot be had."""
     try:
-        data = path.read_bytes()
+        return read(path.read_bytes(), depth_bits=depth_bits)
     except OSError as error:
         raise LabelsError(f"{path} cannot be read: {error.strerror}") from None
-    image = decode(data, depth_bits=depth_bits) if look(data).flaw is None else None
-    if image is None:
-        raise LabelsError(f"{path} is no whole picture: {look(data).flaw or 'the decoder refuses it'}")
-    return image
+    except PictureError as error:
+        raise LabelsError(f"{path} is no whole picture: {error}") from None
 
 
 def as_marked(defects: Sequence[Defect], number: int, labels: Sequence[str]) -> list[Marked]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 
 from station.answers import Answers
 from station.config import Settings
-from station.errors import CameraError, ConfigError
-from station.extras import how_to_add
-from station.folders import check_apart, lock_inbox, make_folder
-from station.foresight import AHEAD
+from station.folders import check_apart, lock_inbox
 from station.gates.relay import LCUS, Relay, RelayGate
 from station.gates.serial import SerialGate, Texts, Times
 from station.gates.tower import Lamps, Tower
 from station.health import Health
 from station.journal_writer import JournalWriter
 from station.ledger import SqliteLedger
+from station.line_parts import build_folder, make_camera, make_port, make_rtu_port, need_modbus
 from station.line_sections import (
     AskedTrigger,
     CameraSection,
@@ -44,11 +39,10 @@ from station.line_sections import (
 from station.metrics import Metrics
 from station.modbus_unit import ModbusUnit
 from station.modbus_unit import Times as UnitTimes
-from station.parts import read_password
-from station.sections import MB, FolderSection
-from station.serial_port import SerialOptions, SerialPort
+from station.sections import FolderSection
+from station.serial_port import SerialPort
 from station.sources.camera import Camera, CameraOptions
-from station.sources.folder import SILENT_S, FolderSource
+from station.sources.folder import SILENT_S
 from station.sources.free import FreeSource
 from station.sources.marks import IN_FLIGHT
 from station.sources.scanner import Scanner
@@ -56,15 +50,20 @@ from station.sources.serial_trigger import SerialTriggers, dialect_of
 from station.sources.triggered import TriggeredSource
 from station.trigger_journal import NAME, TriggerJournal, open_journal
 from station.triggers import Triggers
-from station.types import Beat, Frame, Gate, Order, Source, Stop
+from station.types import Frame, Gate, Order, Source, Stop
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop that a Worker runs, and how long it may go without a beat before only a restart helps."""
+    """
+    A loop that a Worker runs, and how long it may go without a beat before only a restart helps.
+
+    *port*: other loops speak through it, so it stops after them.
+    """
 
     run: Callable[[Stop], None]
     limit_s: float = 30.0
+    port: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +151,8 @@ class _Side:
         inbox: int | None = None,
     ) -> LineSide:
         # Ports last: what is said at the end still needs them.
-        order = sorted(
-            self._loops, key=lambda name: name in {"serial", "scanner", "relay_port", "tower_port", "modbus"}
-        )
-        return LineSide(source, where, gate, {name: self._loops[name] for name in order}, triggers, journal, inbox)
+        loops = dict(sorted(self._loops.items(), key=lambda one: one[1].port))
+        return LineSide(source, where, gate, loops, triggers, journal, inbox)
 
     def camera(self, wanted: CameraSection) -> Camera:
         camera = make_camera(
@@ -308,15 +305,15 @@ class _Side:
         match wanted:
             case ModbusTcpSection():
                 server = ModbusTcp(unit, host=wanted.host, port=wanted.tcp_port, unit=wanted.unit, beat=self._moves)
-                self._loops["modbus"] = Loop(server.run)
+                self._loops["modbus"] = Loop(server.run, port=True)
             case ModbusRtuSection():
                 port = make_rtu_port(wanted, beat=self._moves)
-                self._loops["modbus"] = Loop(port.run)
+                self._loops["modbus"] = Loop(port.run, port=True)
                 ModbusRtu(unit, port, unit=wanted.unit)
         return unit
 
     def _on_asked(self, number: int | None, board_serial: str | None, at_s: float) -> object:
-        """The unit is there before those whom it tells of a trigger."""
+        """Looked up at call time: the Modbus unit is built before the Triggers it reports to."""
         return self._asked(number, board_serial, at_s)
 
     def _serial(self) -> SerialPort:
@@ -327,7 +324,7 @@ class _Side:
 
     def _open(self, name: str, wanted: SerialPortSection) -> SerialPort:
         port = make_port(wanted, name=name, beat=self._moves)
-        self._loops[name] = Loop(port.run)
+        self._loops[name] = Loop(port.run, port=True)
         return port
 
     def _moves(self, loop: str) -> None:
@@ -341,68 +338,6 @@ class _Side:
         if stalled:
             return f"stalled: {', '.join(stalled)}"
         return next((f"{what}: {why}" for what, why in self._health.not_ready().items()), None)
-
-
-def make_camera(wanted: CameraSection, *, triggered: bool, health: Health, worked: Callable[[], None]) -> Camera:
-    named = {name: getattr(wanted, name) for name in CameraOptions.__slots__ if name != "triggered"}
-    options = CameraOptions(**named, triggered=triggered)
-
-    def login() -> tuple[str, str] | None:
-        if not wanted.username:
-            return None
-        try:
-            return wanted.username, read_password(wanted.password_file) or ""
-        except OSError as error:
-            raise CameraError(f"[source] password_file cannot be read: {error.strerror}") from None
-
-    return Camera(options, health=health, login=login, worked=worked)
-
-
-def make_port(wanted: SerialPortSection, *, name: str, beat: Beat) -> SerialPort:
-    options = SerialOptions(**{key: getattr(wanted, key) for key in SerialOptions.__slots__})
-    return SerialPort(options, name=name, beat=beat)
-
-
-def make_rtu_port(wanted: ModbusRtuSection, *, beat: Beat) -> SerialPort:
-    options = SerialOptions(wanted.port, wanted.baud, parity=wanted.parity, stop_bits=wanted.stop_bits, terminator="")
-    return SerialPort(options, name="modbus", beat=beat)
-
-
-def need_modbus() -> None:
-    """Raises ConfigError when pymodbus is not there."""
-    if find_spec("pymodbus") is None:
-        raise ConfigError(f"[modbus] needs an extra that is not installed: {how_to_add('modbus')}")
-
-
-def build_folder(
-    wanted: FolderSection,
-    *,
-    in_flight: Path,
-    ledger: SqliteLedger,
-    on_backlog: Callable[[int], None],
-    on_silence: Callable[[bool], None],
-    foresee: Callable[[Frame], None],
-) -> FolderSource:
-    with contextlib.suppress(ConfigError):  # a share that is away at the moment: the source says so, and waits for it
-        make_folder(wanted.path, "[source] path")
-    return FolderSource(
-        wanted.path,
-        after=wanted.after,
-        recorded=ledger.recorded,
-        in_flight=in_flight,
-        serial_pattern=re.compile(wanted.serial_pattern) if wanted.serial_pattern else None,
-        subfolders=wanted.subfolders,
-        polling=True if wanted.polling == "always" else None,
-        scan_every_s=wanted.scan_s,
-        unchanged_s=wanted.unchanged_s,
-        max_bytes=int(wanted.max_file_mb * MB),
-        max_pixels=int(wanted.max_pixels_mp * MB),
-        depth_bits=wanted.depth_bits,
-        on_backlog=on_backlog,
-        on_silence=on_silence,
-        foresee=foresee,
-        ahead=AHEAD,
-    )
 
 
 def tell_silence(health: Health, path: str, silent: bool) -> None:

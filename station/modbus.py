@@ -38,7 +38,7 @@ MAX_CLIENTS = 8
 MAX_ADU_BYTES = 260  # Modbus Messaging on TCP/IP Implementation Guide, 4.1: MBAP header and at most 253 bytes
 MAX_UNREAD_BYTES = 65536  # of responses that a client does not fetch
 SILENCE_S = 0.1  # between two frames on a serial line there are 3.5 characters; USB adapters make more of it
-NOBODY = b"\0"  # no station's unit, at the beginning of what is left of more than a frame: it does not begin there
+NOBODY = b"\0"  # the unit of no station: put before what is kept of too long a buffer, so that no frame begins there
 
 
 class Registers(Protocol):
@@ -242,9 +242,10 @@ class ModbusRtu:
     It has no loop of its own: the port reads, reopens and reports. What is for other units, or for all of them, is
     left alone; half a frame is forgotten when the line falls silent.
 
-    Where other units share the line it is seldom silent for SILENCE_S, and what they are answered cannot be told from
-    requests. A request of ours is then found by its end: its checksum is right, and nothing has come after it. Where a
-    frame of others holds what looks like one, the rest of that frame has, unless the port was read just there.
+    Where other units share the line it is seldom silent for SILENCE_S, and their answers cannot be told from requests.
+    A request for us is then recognised at the end of the buffer: valid checksum, nothing after it. If another unit's
+    frame contains bytes that look like one, the rest of that frame follows, unless we read the port at exactly that
+    point.
     """
 
     def __init__(self, registers: Registers, port: Port, *, unit: int) -> None:
@@ -287,7 +288,7 @@ class ModbusRtu:
         return 0 if kind is None else kind.calculateRtuFrameSize(frame)
 
     def _request(self, first: int) -> bytes | None:
-        """The whole request for us that ends what came, else that of *first* bytes which begins it (0: none does)."""
+        """The whole request for us at the end of the buffer, else that of *first* bytes at its beginning (0: none)."""
         came = self._buffer
         starts = [at for at in range(len(came)) if self._length(came[at:]) == len(came) - at]
         found = [came[at:] for at in starts] + [came[:first]]

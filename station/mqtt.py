@@ -1,9 +1,8 @@
-"""The link to the broker, and the only paho import: one supervised loop, a fresh client for every connection."""
+"""The link to the broker: one supervised loop, and a fresh client for every connection."""
 
 from __future__ import annotations
 
 import random
-import ssl
 import threading
 import time
 from collections import deque
@@ -14,7 +13,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import structlog
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -22,7 +21,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from station.errors import LinkError
 from station.health import Health
-from station.mqtt_options import LinkOptions, tls_context
+from station.mqtt_client import WRONG_PROTOCOL, close_client, network_reason, new_client
+from station.mqtt_options import LinkOptions
 from station.mqtt_protocol import (
     REFUSED_HINT,
     STOLEN_PAUSE_S,
@@ -43,9 +43,16 @@ OnCommand = Callable[[str, bytes, Callable[[bytes], None]], None]
 TURN_S = 0.5  # the longest wait for the socket; a publish, an answer or the other end's bytes end it at once
 OFFLINE_S = 2.0  # how long a clean stop waits for the acknowledgement of "offline"
 SESSION_TAKEN_OVER = 0x8E
-WRONG_PROTOCOL = 0x84  # CONNACK of MQTT 5; paho says it of 3.1.1's 0x01, too
 TOKENS_PER_CONNECTION = 1 << 16  # a packet id is 16 bits
 FRAME_BYTES = 16  # fixed header, topic length, packet id, empty properties: at most
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A message of the link's own, a state or a response, that waits for the broker's answer."""
+
+    topic: str
+    sent_s: float
 
 
 @dataclass(slots=True)
@@ -69,7 +76,7 @@ class _Connection:
     answers: deque[tuple[int, int, str]] = field(default_factory=deque)  # packet id, reason code, its words
 
     sent_s: dict[int, float] = field(default_factory=dict)  # since when an event waits for its answer
-    own_s: dict[int, float] = field(default_factory=dict)  # the same of our state messages: no token of anyone's
+    own: dict[int, _Own] = field(default_factory=dict)  # nobody has a token of these
 
     def token(self, packet_id: int) -> int:
         return self.number * TOKENS_PER_CONNECTION + packet_id
@@ -126,7 +133,7 @@ class MqttLink:
 
     def ready(self) -> bool:
         up = self._up
-        return up is not None and len(up.sent_s) < min(self._options.window, up.receive_maximum - len(up.own_s))
+        return up is not None and len(up.sent_s) < min(self._options.window, up.receive_maximum - len(up.own))
 
     def send(self, topic: str, payload: bytes) -> int:
         size = len(topic.encode()) + len(payload) + FRAME_BYTES
@@ -151,7 +158,7 @@ class MqttLink:
                 self._up.client.publish(topic, payload, qos=0)
 
     def respond(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
-        """Publishes a response, if there is a connection; who asked and hears nothing asks again."""
+        """Publishes a response, or drops it while there is no connection: whoever gets no answer asks again."""
         with self._lock:
             up = self._up
             if up is None:
@@ -162,7 +169,7 @@ class MqttLink:
                 properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
                 properties.CorrelationData = correlation
             sent = up.client.publish(topic, payload, qos=1, properties=properties)
-            up.own_s[sent.mid] = self._monotonic()
+            up.own[sent.mid] = _Own(topic, self._monotonic())
 
     def run(self, stop: Stop) -> None:
         """Connects, stays connected, and connects again, until *stop*; then says offline and waits for its ack."""
@@ -201,30 +208,13 @@ class MqttLink:
 
     def _client(self, protocol: Protocol) -> paho.Client:
         options = self._options
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=options.client_id,
-            protocol=paho.MQTTv5 if protocol == "5" else paho.MQTTv311,
-            clean_session=None if protocol == "5" else True,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = options.connect_timeout_s
+        client = new_client(options, client_id=options.client_id, protocol=protocol)
         client.enable_logger()
         # Without this a publish would write to the socket in its own thread, beside the loop's writes, and might block.
         client.on_socket_register_write = lambda *_: None
         client.max_inflight_messages_set(0)  # ready() is the limit, and it knows the broker's
-        if options.username is not None:
-            client.username_pw_set(options.username, self._password())
-        if options.tls is not None:
-            client.tls_set_context(tls_context(options.tls))
         client.will_set(f"{options.topic}/state", self._state("offline", "connection lost"), qos=1, retain=True)
         return client
-
-    def _password(self) -> str | None:
-        try:
-            return self._options.password()
-        except (OSError, UnicodeDecodeError) as error:
-            raise LinkError(f"[mqtt] password_file cannot be read: {error}") from None
 
     def _take_notes(self, connection: _Connection) -> None:
         def on_connect(_client: paho.Client, _data: object, _flags: object, code: ReasonCode, given: Any) -> None:
@@ -277,8 +267,10 @@ class MqttLink:
             problem = connection.client.loop(0.1)
             if connection.refusal is not None:
                 code, words = connection.refusal
-                how = How.WRONG_PROTOCOL if code == WRONG_PROTOCOL else How.REFUSED
-                return End(how, f"the broker refuses the connection: {words}")
+                reason = f"the broker refuses the connection: {words}"
+                if code == WRONG_PROTOCOL:
+                    return End(How.WRONG_PROTOCOL, reason)
+                return End(How.REFUSED, f"{reason}: {REFUSED_HINT}")
             if problem is not MQTTErrorCode.MQTT_ERR_SUCCESS:
                 hint = " (does it want a client certificate?)" if self._options.tls is not None else ""
                 return End(How.CLOSED_EARLY, f"the broker closed the connection without an answer{hint}")
@@ -321,7 +313,8 @@ class MqttLink:
                 return End(How.LOST, f"the connection was lost{words}")
             now_s = self._monotonic()
             with self._lock:
-                oldest_s = min([*connection.sent_s.values(), *connection.own_s.values()], default=now_s)
+                own_s = [one.sent_s for one in connection.own.values()]
+                oldest_s = min([*connection.sent_s.values(), *own_s], default=now_s)
             if now_s - oldest_s > self._options.ack_timeout_s:
                 return End(How.SILENT, f"the broker acknowledged nothing for {self._options.ack_timeout_s:g} s")
             if now_s - since_s >= STOLEN_PAUSE_S:
@@ -340,17 +333,16 @@ class MqttLink:
                 reason = "" if fate is Fate.ACCEPTED else f"0x{code:02x} {words}"
                 if connection.sent_s.pop(packet_id, None) is not None:
                     found.append(Ack(connection.token(packet_id), fate, reason))
-                elif connection.own_s.pop(packet_id, None) is not None and reason:
-                    log.warning("state refused", topic=f"{self._options.topic}/state", reason=reason)
+                elif (own := connection.own.pop(packet_id, None)) is not None and reason:
+                    log.warning("message refused", topic=own.topic, reason=reason)
         if found:
             self._ack(found)
 
     def _publish_state(self, connection: _Connection, state: str, why: str | None) -> None:
+        topic = f"{self._options.topic}/state"
         with self._lock:
-            sent = connection.client.publish(
-                f"{self._options.topic}/state", self._state(state, why), qos=1, retain=True
-            )
-            connection.own_s[sent.mid] = self._monotonic()
+            sent = connection.client.publish(topic, self._state(state, why), qos=1, retain=True)
+            connection.own[sent.mid] = _Own(topic, self._monotonic())
 
     def _say_offline(self, connection: _Connection, why: str) -> None:
         """On a clean end the will is not sent: say it, wait for the ack, and only then disconnect."""
@@ -358,7 +350,7 @@ class MqttLink:
             self._up = None
         self._publish_state(connection, "offline", why)
         deadline_s = self._monotonic() + OFFLINE_S
-        while connection.own_s and self._monotonic() < deadline_s:
+        while connection.own and self._monotonic() < deadline_s:
             self._health.beat("mqtt")
             if connection.client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return
@@ -384,9 +376,9 @@ class MqttLink:
         self._choice.ended(end.how, now_s=self._monotonic())
         stolen = self._patience.stolen(end)
         where = f"{self._options.host}:{self._options.port}"
-        if end.how is How.REFUSED:  # it is there: one fault, and not that it is away as well
+        if end.how is How.REFUSED:  # one fault, and not that it is away as well
             self._health.end("broker_away")
-            self._health.begin("broker_refuses", f"{where}: {end.reason}: {REFUSED_HINT}; events wait on disk")
+            self._health.begin("broker_refuses", f"{where}: {end.reason}; events wait on disk")
         elif end.how is not How.RETRY_5:
             self._health.end("broker_refuses")
             self._health.begin("broker_away", f"{where}: {end.reason}; events wait on disk")
@@ -409,17 +401,3 @@ class MqttLink:
         for ack in acks:
             self.acks.put(ack)
         self._on_change()
-
-
-def close_client(client: paho.Client) -> None:
-    """Ends the TCP connection as a vanished client would, so that the broker publishes the will where one is due."""
-    client.on_connect = client.on_disconnect = client.on_publish = None
-    client._reset_sockets()  # noqa: SLF001  # else its pair of waking sockets stays open until the garbage is collected
-
-
-def network_reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
-    return str(getattr(error, "strerror", None) or error)

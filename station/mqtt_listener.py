@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from station.errors import LinkError, RefusedError
-from station.mqtt_options import LinkOptions, tls_context
+from station.mqtt_client import new_client
+from station.mqtt_options import LinkOptions
 from station.mqtt_protocol import REFUSED_HINT, login_refused
 from station.types import Stop
 
@@ -31,7 +31,7 @@ def listen(
     broker does not let us in, LinkError when it cannot be tried as configured.
     """
     where = f"{options.host}:{options.port}"
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv311)
+    client = new_client(options, client_id=client_id, protocol="3.1.1", reconnects=True)
     refusals: list[ReasonCode] = []
 
     def on_connect(client: paho.Client, _data: object, _flags: object, code: ReasonCode, _given: object) -> None:
@@ -47,6 +47,7 @@ def listen(
         if not stop.is_set() and not refusals:  # of a loss paho knows only "Unspecified error"
             on_link(False, f"{where}: the connection was lost; trying on")
 
+    client.reconnect_delay_set(1, 10)
     client.on_connect = on_connect
     client.on_connect_fail = lambda *_: on_link(False, f"{where} is not reached; trying on")
     client.on_disconnect = on_disconnect
@@ -54,13 +55,8 @@ def listen(
         message.topic, bytes(message.payload), message.retain
     )
     try:
-        if options.username is not None:
-            client.username_pw_set(options.username, options.password())
-        if options.tls is not None:
-            client.tls_set_context(tls_context(options.tls))
-        client.reconnect_delay_set(1, 10)
         client.connect_async(options.host, options.port, keepalive=options.keepalive_s)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise LinkError(f"[mqtt]: {error}") from None
     client.loop_start()
     try:

@@ -22,7 +22,10 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """Where the broker is and who we are. *password* is asked at every connection, so that it can be changed."""
+    """
+    Where the broker is and who we are. *password* is asked at every connection, so that it can be changed, and raises
+    ConfigError when it cannot be read.
+    """
 
     host: str
     port: int

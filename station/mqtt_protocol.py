@@ -22,12 +22,9 @@ STOLEN_PAUSE_S = 60.0  # another client has our id: taking it back at once would
 
 # MQTT 5 reason codes that mean "not now": the broker may take the same message later (OASIS MQTT 5.0, 2.4).
 BUSY_CODES = frozenset({0x80, 0x83, 0x91, 0x93, 0x96, 0x97})
-
-
 # CONNACK codes that a broker in trouble gives to anyone: it may take us as we are a little later (ibid., 3.2.2.2).
 NOT_NOW_CODES = frozenset({0x80, 0x83, 0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F})
 REFUSED_HINT = "look at [mqtt] username, password_file, tls"
-
 
 MAX_TOPIC = 1024
 MAX_LEVELS = 100  # mosquitto takes 200

@@ -173,7 +173,7 @@ def link_options(settings: Settings) -> LinkOptions:
         client_id=wanted.client_id or f"station-{settings.station.name}",
         topic=settings.station.topic,
         username=wanted.username or None,
-        password=lambda: read_password(wanted.password_file),
+        password=lambda: broker_password(wanted.password_file),
         tls=Tls(wanted.ca_file, wanted.cert_file, wanted.key_file) if wanted.tls else None,
         window=wanted.window,
         keepalive_s=wanted.keepalive_s,
@@ -193,11 +193,28 @@ def depth_bits(settings: Settings) -> int:
     return settings.source.depth_bits if isinstance(settings.source, FolderSection) else DEEP_BITS
 
 
-def read_password(file: Path | None) -> str | None:
-    """The broker's password, read anew at each connection: from *file*, else from the systemd credential, else none."""
+def read_password(file: Path | None, key: str) -> str | None:
+    """
+    The password in *file*, None without one; read anew each time, so that it can be changed.
+
+    Raises ConfigError naming *key* and the file when it cannot be read.
+    """
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n") or None
+    except OSError as error:
+        why = error.strerror
+    except UnicodeDecodeError:
+        why = "it is not UTF-8 text"
+    raise ConfigError(
+        f"{key} = {file} cannot be read ({why}): it must hold the password as UTF-8 text, readable by the station"
+    )
+
+
+def broker_password(file: Path | None) -> str | None:
+    """The broker's alone: from *file*, else from the systemd credential, else none. Raises ConfigError."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if file is None and folder:
-        file = Path(folder) / CREDENTIAL
-        if not file.exists():
-            return None
-    return file.read_text(encoding="utf-8").rstrip("\r\n") or None if file is not None else None
+    if file is None and folder and (Path(folder) / CREDENTIAL).exists():
+        return read_password(Path(folder) / CREDENTIAL, f"the credential {CREDENTIAL}")
+    return read_password(file, "[mqtt] password_file")

@@ -9,12 +9,15 @@ import numpy as np
 import simplejpeg  # type: ignore[import-untyped]  # it has no stubs
 from numpy.typing import NDArray
 
+from station.errors import NoPictureError, PictureError
 from station.formats import NoImageError, kind_of, read_header
 from station.header import FlawError, Header
 from station.tiff_parts import holds_all
 from station.types import Image
 
 DEEP_BITS = 16  # of a sample, unless somebody knows better: cameras put 10, 12 or 14 bits into them
+MAX_PIXELS = 150_000_000  # where nobody has set a limit: as the inbox has it
+REFUSED = "the decoder refused it"
 STRIP_ROWS = 128  # of a transparent picture are worked on at a time: what is needed besides stays small
 
 # Damaged files are this module's business: what the decoder thinks of them is noise on a service's stderr.
@@ -49,6 +52,25 @@ def keep_to_one_core(*, yes: bool) -> None:
     int8 then takes 7 ms instead of 13.
     """
     cv2.setNumThreads(1 if yes else -1)
+
+
+def read(data: bytes, *, max_pixels: int = MAX_PIXELS, depth_bits: int = DEEP_BITS) -> Image:
+    """
+    The picture in a whole file, by ``look``, ``refusal`` and ``decode``, which say more of *max_pixels* and
+    *depth_bits*.
+
+    Raises PictureError with what is wrong with the file, NoPictureError when it is none.
+    """
+    found = look(data)
+    if found.kind is None:
+        raise NoPictureError(str(found.flaw))
+    problem = found.flaw or refusal(found, max_pixels=max_pixels)
+    if problem is not None:
+        raise PictureError(problem)
+    image = decode(data, depth_bits=depth_bits)
+    if image is None:
+        raise PictureError(f"{found.kind}: {REFUSED}")
+    return image
 
 
 def look(data: bytes) -> Look:

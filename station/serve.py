@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 COUNTS = "requests.counts"
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
 STOP_S = 10
-# A worker that takes longer to start is killed, and a renewed certificate not taken: a busy machine is slow. But one that
-# dies while uvicorn waits for its word is replaced only then.
+# A worker that takes longer to start is killed, and a renewed certificate is not taken: a machine may be busy. But one
+# that dies while uvicorn waits for its word is replaced only then.
 START_S = 15
 PR_SET_PDEATHSIG = 1
 

@@ -342,8 +342,8 @@ class Camera(Protocol):
     ``shot`` waits for the newest picture that began at *since_s* (``time.monotonic``) or later and whose number is
     above *after*, at most *within_s*. Raises CameraError at once when the camera is away, or when none came in time.
 
-    ``order`` asks for the first picture that begins at *since_s* or later, and does not wait: it is kept for who asked,
-    whenever they come for it, and is nobody else's. None that comes after *until_s* is.
+    ``order`` reserves the first picture that begins at *since_s* or later, and returns at once. The picture is kept for
+    this caller and given to nobody else. One that arrives after *until_s* is not used.
     """
 
     def shot(self, *, since_s: float, after: int = 0, within_s: float) -> Shot: ...
@@ -355,8 +355,8 @@ class Order(Protocol):
     """
     A picture that was asked for.
 
-    ``shot`` waits for it, and gives the same one each time. Raises CameraError when the camera is away or was in
-    between, and when none came in time. ``cancel``: nobody will come for it.
+    ``shot`` waits for it, and gives the same one each time. Raises CameraError when the camera is away, or was away in
+    the meantime, and when no picture came in time. ``cancel``: nobody will come for it.
     """
 
     def shot(self) -> Shot: ...
@@ -368,11 +368,11 @@ class Port(Protocol):
     """
     One open serial port, shared by who reads and who writes. It opens and reopens itself, in a loop of its own.
 
-    ``listen``: *on_line* gets each whole line without its terminator, and when its last byte came (``time.monotonic``),
-    and says whether it was for it; the first that says so was the last that was asked. *on_open* is called after each
-    opening, before any line, and whenever bytes were dropped because nobody had read them for too long. Both run in the
-    port's thread and must be quick. ``write`` may be called from any thread; raises GateError when the port is away or
-    does not take the bytes in time.
+    ``listen``: *on_line* gets each line (whole, without its terminator) and the time of its last byte
+    (``time.monotonic``), and returns True if it takes the line. Listeners are asked in turn until one takes it.
+    *on_open* is called after each opening, before any line, and whenever bytes were dropped because nobody had read
+    them for too long. Both run in the port's thread and must be quick. ``write`` may be called from any thread; raises
+    GateError when the port is away or does not take the bytes in time.
     """
 
     @property

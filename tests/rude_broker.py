@@ -73,6 +73,8 @@ class Visit:
         self._broker = broker
         self._sock = sock
         self._thread = threading.Thread(target=self._serve, name=f"rude-{number}", daemon=True)
+
+    def begin(self) -> None:
         self._thread.start()
 
     def say(self, kind: int, body: bytes = b"") -> None:
@@ -244,4 +246,6 @@ class RudeBroker:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            self.visits.append(Visit(self, sock, len(self.visits)))
+            visit = Visit(self, sock, len(self.visits))
+            self.visits.append(visit)  # first: a test that finds the link connected looks for the visit here
+            visit.begin()

@@ -12,6 +12,7 @@ from station.detectors.metric import Marked
 from station.errors import LabelsError
 from station.labelled import Layout, as_marked, hits_by_label, load, read_labelled, renumbered
 from station.types import Box, Defect, Image
+from tests.sources.boards import png_head
 
 WIDTH_PX, HEIGHT_PX = 200, 100
 
@@ -156,6 +157,9 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(LabelsError, match=r"cut\.png is no whole picture"):
         load(tmp_path / "cut.png")
+    (tmp_path / "vast.png").write_bytes(png_head(20_000, 20_000))
+    with pytest.raises(LabelsError, match=r"vast\.png is no whole picture: too many pixels"):
+        load(tmp_path / "vast.png")
 
 
 def test_what_a_detector_finds_is_counted_by_label(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ CONFIG = {"config", "sections", "line_sections", "http_section"}
 
 # Third-party libraries, and the only places that may import them.
 HOMES = {
-    "paho": {"mqtt", "mqtt_listener", "mqtt_probe"},
+    "paho": {"mqtt", "mqtt_client", "mqtt_listener", "mqtt_probe"},
     "serial": {"serial_port"},
     "pymodbus": {"modbus"},
     "sqlite3": {
@@ -65,6 +65,7 @@ TOP = {
     "serve",
     "web_side",
     "parts",
+    "line_parts",
     "line_side",
     "benches",
     "model_choice",

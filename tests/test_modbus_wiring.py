@@ -15,7 +15,7 @@ import pytest
 from station.commands.check_line import modbus
 from station.config import Settings, load
 from station.errors import ConfigError
-from station.line_side import need_modbus
+from station.line_parts import need_modbus
 from tests.mosquitto import free_port
 
 TRIGGER = '[source]\nkind = "camera"\ndevice = "0"\n[trigger]\nkind = "modbus"\n'

@@ -11,11 +11,13 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from structlog.testing import capture_logs
 
 from station import mqtt
 from station.health import Health
 from station.mqtt import MqttLink
 from station.mqtt_options import LinkOptions, Tls
+from station.parts import broker_password
 from station.publish import run_publish
 from station.testing import FakeOutbox
 from station.types import Fate, Message
@@ -65,6 +67,17 @@ def test_our_own_state_message_counts_against_the_receive_maximum() -> None:
         assert not running.link.ready()
         broker.visit.acknowledge(broker.states[0].packet_id)
         until(running.link.ready)
+
+
+def test_a_message_of_our_own_that_the_broker_refuses_is_logged_with_its_topic() -> None:
+    refuses = Manners(state_puback=0x87, puback=lambda _number: 0x87)
+    with RudeBroker(refuses) as broker, capture_logs() as logs, Running(broker.port) as running:
+        until(running.link.ready)
+        running.link.respond("answers/plc-1", b"{}", None)
+        until(lambda: len([one for one in logs if "refused" in one["event"]]) == 2)
+    refused = [one for one in logs if one["event"] == "message refused"]
+    assert [one["topic"] for one in refused][:2] == ["factory/test/state", "answers/plc-1"]
+    assert all("0x87" in one["reason"] for one in refused)
 
 
 def test_a_lost_puback_of_our_state_does_not_close_the_window_for_ever() -> None:
@@ -509,10 +522,13 @@ def test_a_password_that_cannot_be_read_is_a_fault_that_names_its_file(tmp_path:
     file = tmp_path / "password"
     with (
         RudeBroker() as broker,
-        Running(broker.port, username="aoi-1", password=file.read_text) as running,
+        Running(broker.port, username="aoi-1", password=lambda: broker_password(file)) as running,
     ):
         until(lambda: "broker_refuses" in running.faults())
-        assert str(file) in running.faults()["broker_refuses"]
+        detail = running.faults()["broker_refuses"]
+        assert f"[mqtt] password_file = {file} cannot be read (No such file or directory)" in detail
+        assert "refuses" not in detail, "it was not even asked"
+        assert "username" not in detail
         assert not broker.connects
         file.write_text("secret")
         until(running.link.ready)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from station.errors import LinkError, RefusedError
 from station.mqtt_listener import listen
 from station.mqtt_options import LinkOptions
 from station.mqtt_probe import probe
+from station.parts import broker_password
 from tests.mosquitto import free_port
 from tests.rude_broker import Manners, RudeBroker
 from tests.waiting import until
@@ -112,3 +115,22 @@ def test_a_probe_of_an_old_broker_goes_on_to_the_older_protocol_unless_told_not_
         assert probe(options(broker.port)) == "answers, MQTT 3.1.1"
         with pytest.raises(RefusedError, match="Unsupported protocol"):
             probe(options(broker.port, protocol="5"))
+
+
+@pytest.mark.parametrize("content", [None, b"caf\xe9"])
+def test_a_password_that_cannot_be_read_is_said_with_its_key_and_file(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    wanted = options(free_port(), username="someone", password=lambda: broker_password(file))
+    words = re.escape(f"[mqtt] password_file = {file} cannot be read")
+    with pytest.raises(LinkError, match=f"^{words}"):
+        probe(wanted)
+    with pytest.raises(LinkError, match=f"^{words}"):
+        listen(
+            wanted,
+            client_id="someone-watch",
+            on_message=lambda _topic, _payload, _retained: None,
+            on_link=lambda _connected, _why: None,
+            stop=threading.Event(),
+        )

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from station.config import Settings
+from station.errors import ConfigError
 from station.health import Fault, Health
 from station.heartbeat import Vitals, fault_of, heartbeat_of, left_open
 from station.parts import (
     CREDENTIAL,
+    broker_password,
     build_link,
     build_recipe,
     build_reference,
@@ -91,20 +93,38 @@ def test_with_mqtt_off_there_is_no_link() -> None:
 def test_the_password_is_read_anew_each_time_and_without_its_line_end(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("first \n")
-    assert read_password(file) == "first "
+    assert read_password(file, "key") == "first "
     file.write_text("second\r\n")
-    assert read_password(file) == "second"
+    assert read_password(file, "key") == "second"
     file.write_text("\n")
-    assert read_password(file) is None
+    assert read_password(file, "key") is None
 
 
-def test_the_password_may_come_from_systemds_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_brokers_password_and_no_other_may_come_from_systemds_credential(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    assert read_password(None) is None
+    assert broker_password(None) is None
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert read_password(None) is None
+    assert broker_password(None) is None
     (tmp_path / CREDENTIAL).write_text("sesame\n")
-    assert read_password(None) == "sesame"
+    assert broker_password(None) == "sesame"
+    assert link_options(settings()).password() == "sesame"
+    assert read_password(None, "[source] password_file") is None
+
+
+def test_a_password_that_cannot_be_read_is_said_with_its_key_and_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / CREDENTIAL
+    with pytest.raises(ConfigError, match=rf"\[mqtt\] password_file = {file} cannot be read \(No such file"):
+        broker_password(file)
+    file.write_bytes(b"caf\xe9")
+    with pytest.raises(ConfigError, match=rf"\[mqtt\] password_file = {file} .*not UTF-8"):
+        broker_password(file)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"the credential {CREDENTIAL} = {file} .*not UTF-8"):
+        broker_password(None)
 
 
 def test_a_heartbeat_of_the_same_moment_has_the_same_bytes_and_every_field() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from station.assets import SAMPLES
-from station.picture import decode, look, refusal
+from station.errors import NoPictureError, PictureError
+from station.picture import decode, look, read, refusal
 from tests.sources.boards import picture, png_head
 
 SUFFIXES = (".jpg", ".png", ".bmp", ".tiff", ".webp")
@@ -87,6 +88,29 @@ def test_a_jpeg_of_thousands_of_scans_does_not_keep_the_decoder_busy_for_a_minut
     assert refusal(look(few), max_pixels=10**6) is None
     assert "scans, which take very long to decode" in str(refusal(look(many), max_pixels=10**6))
     assert decode(many) is None
+
+
+def test_a_file_is_read_or_it_is_said_what_is_wrong_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = picture(7)
+    whole = decode(data)
+    assert whole is not None
+    assert np.array_equal(read(data), whole)
+    for wrong, words in (
+        (data[:-20], "PNG: truncated"),
+        (png_head(20_000, 20_000), "too many pixels: 20000 x 20000"),
+        (png_head(32, 24), "PNG: the decoder refused it"),
+        (b"hello", "not an image: JPEG, PNG"),
+    ):
+        with pytest.raises(PictureError, match=words) as caught:
+            read(wrong)
+        assert isinstance(caught.value, NoPictureError) == (wrong == b"hello")
+    with pytest.raises(PictureError, match="too many pixels"):
+        read(data, max_pixels=32 * 24 - 1)
+    levels = np.full((24, 32), 0x0FFF, np.uint16)
+    assert read(cv2.imencode(".png", levels)[1].tobytes(), depth_bits=12).min() == 255
+    monkeypatch.setattr("station.picture.decode", lambda *_, **__: pytest.fail("it must not be decoded"))
+    with pytest.raises(PictureError, match="too many pixels"):
+        read(png_head(20_000, 20_000))
 
 
 def test_a_jpeg_that_ends_without_a_picture_is_damaged() -> None:

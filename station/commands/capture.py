@@ -13,8 +13,8 @@ from station.config import Settings
 from station.disk import make_directory
 from station.errors import CameraError, ConfigError
 from station.health import Health
+from station.line_parts import make_camera
 from station.line_sections import CameraSection
-from station.line_side import make_camera
 from station.sources.camera import Camera
 from station.types import Shot
 

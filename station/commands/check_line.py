@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from station.commands.capture import first_picture
 from station.commands.finding import Finding
 from station.config import Settings
-from station.errors import CameraError, ConfigError, PortError
+from station.errors import CameraError, CameraUnfitError, ConfigError, PortError
 from station.extras import how_to_add
 from station.folders import is_locked
+from station.line_parts import make_port, make_rtu_port, need_modbus
 from station.line_sections import (
     CameraSection,
     LineScanner,
@@ -25,13 +26,9 @@ from station.line_sections import (
     SerialScanner,
     SerialTrigger,
 )
-from station.line_side import make_port, make_rtu_port, need_modbus
 from station.parts import build_trust
 from station.sources.camera import CameraOptions
 from station.trust import look_at, problem_of
-
-# In what the camera's program says (camera_child.py, whose every trouble is a text): no station that runs is the cause.
-NEVER_MENDED = ("its pictures have", "this OpenCV has no GStreamer")
 
 DEPAYLOADER = re.compile(r"^gstreamer:.*\brtph26[45]depay\b")  # in front of a decoder that hides what is missing
 
@@ -63,7 +60,7 @@ def camera(settings: Settings) -> Iterator[Finding]:
     try:
         shot = first_picture(wanted)
     except CameraError as error:
-        held = is_locked(settings.station.data_dir) and not any(one in str(error) for one in NEVER_MENDED)
+        held = is_locked(settings.station.data_dir) and not isinstance(error, CameraUnfitError)
         seen = f"{error}; perhaps the station that runs has it: its /health knows" if held else str(error)
         yield Finding("camera", works=False, needed=not held, seen=seen)
         return

@@ -16,13 +16,13 @@ from rich.text import Text
 from station.clock import Clock
 from station.config import Settings
 from station.drawing import drawn
-from station.errors import ConfigError
+from station.errors import ConfigError, PictureError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.folders import make_folder
 from station.judge import build_judge
 from station.line import Bench, inspect
 from station.parts import build_recipe, check_labels, depth_bits, picture_limits, recipe_sha256
-from station.picture import decode, look, refusal
+from station.picture import read
 from station.sections import MB
 from station.terminal import counted, shown
 from station.types import Decision, Frame, Image, Verdict
@@ -90,11 +90,9 @@ def _frame(file: Path, settings: Settings) -> Frame:
         else:
             data = file.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
-            found = look(data)
-            problem = found.flaw or refusal(found, max_pixels=max_pixels)
-            if problem is None:
-                image = decode(data, depth_bits=depth_bits(settings))
-                problem = None if image is not None else "the decoder refuses it"
+            image = read(data, max_pixels=max_pixels, depth_bits=depth_bits(settings))
+    except PictureError as error:
+        problem = str(error)
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     return Frame(

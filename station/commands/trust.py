@@ -15,10 +15,10 @@ from rich.table import Table
 from station.config import Settings
 from station.detectors.reference import Reference
 from station.digest import pixels_sha256
-from station.errors import ConfigError, DetectorError
+from station.errors import ConfigError, DetectorError, PictureError
 from station.folders import make_folder
 from station.parts import build_reference, depth_bits, picture_limits
-from station.picture import decode, look, refusal
+from station.picture import read
 from station.terminal import shown
 from station.trust import Look, look_at, problem_of
 from station.types import Image, TrustLimits
@@ -127,15 +127,11 @@ def _read(path: Path, settings: Settings) -> Image:
     try:
         if path.stat().st_size > max_bytes:
             raise ConfigError(f"{shown(path.name)} is too large: take it away")
-        data = path.read_bytes()
+        return read(path.read_bytes(), max_pixels=max_pixels, depth_bits=depth_bits(settings))
+    except PictureError as error:
+        raise ConfigError(f"{shown(path.name)}: {error}: take it away") from None
     except OSError as error:
         raise ConfigError(f"{shown(path.name)} cannot be read: {error.strerror}") from None
-    found = look(data)
-    problem = found.flaw or refusal(found, max_pixels=max_pixels)
-    image = None if problem else decode(data, depth_bits=depth_bits(settings))
-    if image is None:
-        raise ConfigError(f"{shown(path.name)}: {problem or 'the decoder refuses it'}: take it away")
-    return image
 
 
 def _table(taught: Sequence[Taught]) -> Table:

@@ -43,7 +43,8 @@ def _converted(pt: Path, store: ModelStore | None) -> ModelFile:
     found = None if store is None else converted(pt, store)
     if found is None:
         raise ModelError(
-            f"{pt} is not converted to ONNX yet: station run and station serve do that at their start (it needs the ultralytics extra); "
+            f"{pt} is not converted to ONNX yet: station run and serve do that at their start (it needs the extra "
+            "ultralytics); "
             f"or do it where ultralytics is installed: yolo export model={pt} format=onnx imgsz=640"
         )
     return found

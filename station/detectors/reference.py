@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from station.detectors.colour import check_colour, grey
-from station.errors import ConfigError, DetectorError
-from station.picture import DEEP_BITS, decode, look, refusal
+from station.errors import ConfigError, DetectorError, PictureError
+from station.picture import DEEP_BITS, read
 from station.types import Grey, Image
 
 LIMIT = 0.7  # DeepPCB's boards reach 0.83 but for near-blank ones; 99 of 100 of another family's stay below 0.35
@@ -27,7 +27,6 @@ MAX_ROTATION_DEG = 5.0
 MAX_STRETCH = 0.05
 FLAT = 1.0  # standard deviation in grey levels, below which a picture shows nothing
 STEPS = 16  # of the descent at each scale; two are usual
-MAX_PIXELS = 150_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +83,10 @@ class Reference:
             raise ConfigError(
                 f"{where}: cannot be read ({error.strerror}): give the picture of a defect-free board"
             ) from None
-        seen = look(data)
-        flaw = seen.flaw or refusal(seen, max_pixels=MAX_PIXELS)
-        if flaw is not None:
-            raise ConfigError(f"{where}: {flaw}: give a whole picture, taken as the boards' pictures are")
-        image = decode(data, depth_bits=depth_bits)
-        if image is None:
-            raise ConfigError(f"{where}: damaged {seen.kind}: copy it again, or take the picture again")
-        template = grey(image)
+        try:
+            template = grey(read(data, depth_bits=depth_bits))
+        except PictureError as error:
+            raise ConfigError(f"{where}: {error}: give a whole picture, taken as the boards' pictures are") from None
         if float(template.std()) < FLAT:
             raise ConfigError(f"{where}: all of one colour: give the picture of a defect-free board")
         sha256 = hashlib.sha256(data).hexdigest()

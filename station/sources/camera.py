@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 import structlog
 
-from station.errors import CameraError
+from station.errors import CameraError, CameraUnfitError
 from station.health import Health
 from station.sources import camera_child
 from station.sources.camera_child import SLOTS, slot_bytes
@@ -109,7 +109,8 @@ class Camera:
     """
     Implements ``types.Camera``; ``run`` is the loop that a Worker supervises as ``camera``.
 
-    *login* is asked at each opening: user and password for an address, or None. *worked* is called when pictures come.
+    *login* is asked at each opening: user and password for an address, or None; it raises CameraError when it cannot be
+    had. *worked* is called when pictures come.
     """
 
     def __init__(
@@ -185,6 +186,10 @@ class Camera:
                     os.close(descriptor)
 
     def _start(self, memory: int, events: int) -> subprocess.Popen[bytes]:
+        login, device = self._login(), self._options.device
+        if login is not None and "://" in device:
+            device = device.replace("://", "://{}:{}@".format(*map(_quoted, login)), 1)
+        options = {name: getattr(self._options, name) for name in CameraOptions.__slots__} | {"device": device}
         child = subprocess.Popen(
             [sys.executable, "-I", camera_child.__file__, str(memory), str(events)],
             stdin=subprocess.PIPE,
@@ -192,10 +197,6 @@ class Camera:
             stderr=subprocess.PIPE,
             pass_fds=(memory, events),
         )
-        login, device = self._login(), self._options.device
-        if login is not None and "://" in device:
-            device = device.replace("://", "://{}:{}@".format(*map(_quoted, login)), 1)
-        options = {name: getattr(self._options, name) for name in CameraOptions.__slots__} | {"device": device}
         assert child.stdin is not None  # noqa: S101  # it was asked for
         with suppress(BrokenPipeError), child.stdin as pipe:  # not by its arguments: those can be seen by everybody
             pipe.write(json.dumps(options).encode() + b"\n")
@@ -232,7 +233,8 @@ class Camera:
         """Takes in what the child says; True: the camera is open."""
         match document["event"]:
             case "trouble":
-                raise CameraError(self._named(document["what"] + self._hint()))
+                kind = CameraUnfitError if document["lasting"] else CameraError
+                raise kind(self._named(document["what"] + self._hint()))
             case "opened":
                 self._shape = (document["height"], document["width"])
                 with self._changed:

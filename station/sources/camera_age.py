@@ -6,19 +6,26 @@ from collections import deque
 
 
 class Trouble(Exception):  # noqa: N818  # it is no error of ours
-    """What is wrong with the camera, for a person."""
+    """
+    What is wrong with the camera, for a person. *lasting*: it, or this computer, cannot do what is configured, and no
+    other program is the cause.
+    """
+
+    def __init__(self, what: str, *, lasting: bool = False) -> None:
+        super().__init__(what)
+        self.lasting = lasting
 
 
 class Freshness:
     """
     When can the exposure of a picture have begun, at the earliest? A picture that waited in a buffer is older than it
-    looks: somebody's previous board.
+    looks, and may show the previous board.
 
-    It began no earlier than the one before it was there, less *latency_s* from the sensor to here, as long as none
-    waits on the way. What comes closer than half the usual distance has waited, so its time does not move on. After a
-    pause (the network stood still, or this program) nobody knows how many wait, until some come in a row at their usual
-    distance. And where the camera stamps its pictures (RTSP) they are older by what they waited by those (``Stamps``):
-    pictures that queue and come at an even pace are not seen otherwise.
+    While none waits on the way, it began no earlier than the picture before it arrived, less *latency_s* from the
+    sensor to here. One that follows after less than half the usual distance has waited, so the earliest time stays
+    where it was. After a pause (of the network, or of this program) nobody knows how many wait, until some in a row
+    come at the usual distance. Where the camera stamps its pictures (RTSP), they are also older by as long as their
+    stamps say that they waited (``Stamps``): those that queue and then come at an even pace are not noticed otherwise.
     """
 
     LEARNS = 3  # distances by which the usual one is known
@@ -88,10 +95,10 @@ class Stamps:
     """
     How long did a picture wait, by its camera's own stamp? As much as it was longer on its way than the shortest.
 
-    The shortest way is kept, and given up only as fast as clocks drift apart: a lag that grows faster is seen, if it
-    takes hours. A shorter one counts when some in a row confirm it, so that a single odd stamp is that picture's alone.
-    What the way was before cannot be known where the clock was set, nor whether a long lag is one: that is trouble, and
-    the camera is opened anew.
+    Keeps the shortest delay, relaxed only at clock-drift speed, so a slowly growing lag is still seen. A shorter delay
+    counts once several in a row confirm it, so a single odd stamp affects its own picture only. If the camera's clock
+    is set, the old delay is unknown, and a lag that lasts may be no more than that: both are Trouble, and the camera is
+    reopened.
     """
 
     DRIFT = 200e-6  # two quartz clocks at their worst, 100 ppm each: no more, since a lag can grow so fast unseen

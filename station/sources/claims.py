@@ -128,7 +128,10 @@ class Claims:
         return Claim(event_id, relative, self._now(), target, stamp)
 
     def attempt(self, claim: Claim, crashes: int) -> None:
-        """A file that was in flight in *crashes* crashes is tried again: another crash will be found to be its next."""
+        """
+        Retries a file that was in flight in *crashes* crashes. Should this try crash too, the next start counts one
+        more.
+        """
         counter = self._processing / _counter(claim)
         try:
             replace_file(counter, b"%d" % (crashes + 1))

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import structlog
 
 from station.errors import SourceError
-from station.picture import DEEP_BITS, decode
+from station.picture import DEEP_BITS, REFUSED, decode
 from station.sources.claims import Claim, Claims, Leftover
 from station.sources.inbox import Inbox
 from station.sources.marks import Marks
@@ -360,6 +360,6 @@ class _Ahead:
                 return None  # the next start tries it
         if problem is None:
             image = self._decode(ready.data)
-            problem = None if image is not None else "the decoder refused it"
+            problem = None if image is not None else REFUSED  # ``examine`` has looked at the rest
         frame = self._frame(claim, ready.data, image, problem)
         return _Taken(frame, claim, ready.stamp, alone=candidate.crashes > 0)

@@ -66,11 +66,11 @@ class SerialTriggers:
     Hears triggers on *port* and takes them in the loop ``run``. *code_for* gives the barcode that belongs to a trigger
     of that moment, if there is one; a serial in the trigger's own line comes before it.
 
-    When a trigger came, with which code and of which board its picture is, is settled as soon as it is heard: *order*
-    asks the camera. Taking it waits for the disk, and meanwhile the next board and its code come.
+    A trigger's time, its code and its picture are settled as soon as it is heard: *order* asks the camera. Taking it
+    waits for the disk, and meanwhile the next board and its code come.
 
-    A line that begins as a trigger with its number does, and is none, is noise: where a scanner shares the line it
-    would else be the next board's barcode.
+    A line that starts like a numbered trigger but is not a valid one counts as noise; on a line shared with a scanner
+    it would otherwise be taken for the next board's barcode.
     """
 
     def __init__(

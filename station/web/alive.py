@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from station.events import to_bytes
+from station.web.bodies import json_response
 
 
 def add_alive(api: FastAPI, *, model: str, version: str, fallback: str | None) -> None:
@@ -27,4 +27,4 @@ def add_alive(api: FastAPI, *, model: str, version: str, fallback: str | None) -
             "description": "PCB inspection API",
             "notes": [f"model {model}", *([] if fallback is None else [fallback])],
         }
-        return Response(to_bytes(document), media_type="application/health+json")
+        return json_response(document, media_type="application/health+json")

@@ -11,14 +11,16 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from station import __version__
 from station.errors import LedgerError
-from station.events import to_bytes
 from station.health import Health
 from station.heartbeat import Vitals, fault_document
 from station.remote import Command
 from station.web.access import May, everybody
+from station.web.bodies import json_response
 from station.web.command import add_commands
 from station.web.docs_pages import add_docs
 from station.web.problems import add_problems
+
+HEALTH = "application/health+json"
 
 
 def create_api(
@@ -58,9 +60,9 @@ def create_api(
         try:
             now = vitals()
         except LedgerError as error:  # what the station owes is not known: that is an answer, and no reason for a 500
-            return _json({"status": "fail", "output": str(error)}, 503)
+            return json_response({"status": "fail", "output": str(error)}, status=503, media_type=HEALTH)
         document = health_document(now, health)
-        return _json(document, 503 if document["status"] == "fail" else 200)
+        return json_response(document, status=503 if document["status"] == "fail" else 200, media_type=HEALTH)
 
     if metrics is not None:
         add_metrics(api, metrics=metrics, dependencies=for_readers)
@@ -153,7 +155,3 @@ def _answer(checks: dict[str, str | None], *, verbose: bool) -> Response:
     lines = [f"[-]{name} {why}" if why else f"[+]{name} ok" for name, why in checks.items() if verbose or why]
     text = "\n".join([*lines, "not ok" if failed else "ok"]) + "\n"
     return Response(text, status_code=503 if failed else 200, media_type="text/plain")
-
-
-def _json(document: dict[str, Any], status: int) -> Response:
-    return Response(to_bytes(document), status_code=status, media_type="application/health+json")

@@ -15,12 +15,13 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from station.errors import LedgerError
-from station.events import to_bytes
 from station.reviews import Call
 from station.showing import Showing, review_document
 from station.web.access import May
+from station.web.bodies import JSON, json_response, read_body
 from station.web.problems import ProblemError
 
+NOT_KEPT = {"Cache-Control": "no-store"}
 EVIDENCE = re.compile(r"\d{4}-\d{2}-\d{2}/[0-9a-f-]{36}\.jpg")
 
 MAX_BYTES = 8192  # of a review: its note has 500 characters
@@ -50,12 +51,14 @@ def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> N
         verdict: Literal["pass", "fail", "unknown"] | None = None,
     ) -> Response:
         found = _asked(lambda: showing.boards.page(limit=limit, before_seq=before_seq, verdict=verdict))
-        return _json({"boards": [_asked(lambda one=one: showing.board(one)) for one in found]})
+        listed = [_asked(lambda one=one: showing.board(one)) for one in found]
+        return json_response({"boards": listed}, headers=NOT_KEPT)
 
     @api.get("/boards/{event_id}", dependencies=[may("read")], tags=["boards"], summary="A board's event")
     def board(event_id: EventId) -> Response:
         document = _event(event_id)
-        return _json({**document, "review": review_document(_asked(lambda: showing.reviews.of(event_id)))})
+        review = review_document(_asked(lambda: showing.reviews.of(event_id)))
+        return json_response({**document, "review": review}, headers=NOT_KEPT)
 
     @api.get(
         "/boards/{event_id}/image",
@@ -70,7 +73,7 @@ def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> N
         if picture is not None:
             written, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
             assert written  # noqa: S101  # a picture of bytes always can be
-            return Response(bytes(data), media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+            return Response(bytes(data), media_type="image/jpeg", headers=NOT_KEPT)
         name = (_event(event_id).get("image") or {}).get("evidence")
         if not isinstance(name, str) or not EVIDENCE.fullmatch(name):
             raise ProblemError(404, "No picture", "none was kept of this board ([evidence] keep)")
@@ -96,7 +99,7 @@ def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> N
             lambda: showing.reviews.add(event_id, verdict=verdict, call=given.call, by=caller, note=given.note)
         )
         showing.changed()
-        return _json({"event_id": event_id, "review": review_document(kept)})
+        return json_response({"event_id": event_id, "review": review_document(kept)}, headers=NOT_KEPT)
 
     def _event(event_id: str) -> dict[str, Any]:
         found = _asked(lambda: showing.boards.event(event_id))
@@ -107,20 +110,10 @@ def add_boards(api: FastAPI, *, showing: Showing, evidence: Path, may: May) -> N
 
 
 async def _given(request: Request) -> GivenReview:
-    """
-    Raises ProblemError 413, 415 or 422.
-
-    Read here and not by FastAPI, which takes as much as a stranger sends before it asks who that is.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise ProblemError(415, "Not JSON", "send it as Content-Type: application/json")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise ProblemError(413, "Too large", f"a review has at most {MAX_BYTES} bytes")
+    """Raises ProblemError 413, 415 or 422."""
+    body = await read_body(request, JSON, max_bytes=MAX_BYTES, limit=f"a review has at most {MAX_BYTES} bytes")
     try:
-        return GivenReview.model_validate_json(bytes(body))
+        return GivenReview.model_validate_json(body)
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in error.errors())
         raise ProblemError(422, "The request is not valid", said) from None
@@ -131,7 +124,3 @@ def _asked(ask: Any) -> Any:
         return ask()
     except LedgerError as error:
         raise ProblemError(503, "The ledger cannot be used", str(error)) from None
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(to_bytes(document), media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -30,9 +30,9 @@ class BoundedConnection(H11Protocol):
     """
     uvicorn's connection, which has no limits of its own, with limits.
 
-    When there are too many, the one that has asked nothing for the longest time makes room for the newest: whoever
-    opens hundreds and says nothing, or half a TLS handshake, shuts nobody out, nor takes the descriptors that the line
-    works with.
+    When there are too many, the one that has been silent the longest makes room for the newest. So somebody who opens
+    hundreds and sends nothing, or half a TLS handshake, neither shuts others out nor uses up the descriptors that the
+    line needs.
     """
 
     def __init__(self, config: HttpConfig, *arguments: Any, **named: Any) -> None:
@@ -65,7 +65,7 @@ class BoundedConnection(H11Protocol):
         try:
             transport = await self.loop.start_tls(self.transport, self, tls, server_side=True)
         except OSError as failed:  # what is no TLS, or not ours, too
-            failed.__traceback__ = None  # it leads round to itself, and 256 kB would wait for the garbage collector
+            failed.__traceback__ = None  # a reference cycle: 256 kB would wait for the garbage collector
             transport = None
         self._handshake = None
         if transport is None:
@@ -118,7 +118,10 @@ class BoundedConnection(H11Protocol):
         self.transport.abort()
 
     def _look(self) -> None:
-        """Sets the deadline of the stage that has begun, and lets that of the same stage run on: drops win no time."""
+        """
+        Starts a deadline when a new stage begins. More bytes within a stage do not extend it, so dripping gains no
+        time.
+        """
         if self.cycle is None or self.cycle.response_complete:
             stage, within_s = "ask", ASK_S
         elif self.cycle.more_body:

@@ -11,6 +11,7 @@ from station.access_keys import AccessKeys
 from station.tokens import Tokens
 from station.types import Scope
 from station.web.access import COOKIE, Access, same_origin, shown_by
+from station.web.bodies import FORM, read_body
 from station.web.problems import ProblemError
 
 MAX_BYTES = 2048  # of a login: a key has 60
@@ -69,18 +70,9 @@ def add_login(api: FastAPI, *, access: Access, keys: AccessKeys | None, tokens: 
 
 
 async def _key_in(request: Request) -> str:
-    """
-    The field ``key`` of a form. Raises ProblemError.
-
-    Read here and not by FastAPI, which would put what a stranger sends onto the disk, however much it is.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise ProblemError(415, "Not a form", "send it as application/x-www-form-urlencoded: curl -d key=st_...")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise ProblemError(413, "Too large", f"a login has at most {MAX_BYTES} bytes: the field key, no more")
+    """The field ``key`` of a form. Raises ProblemError."""
+    limit = f"a login has at most {MAX_BYTES} bytes: the field key, no more"
+    body = await read_body(request, FORM, max_bytes=MAX_BYTES, limit=limit)
     key = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
     if not key:
         raise ProblemError(422, "No key", "the form has no field key: type the API key (station key create)")

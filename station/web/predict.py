@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from station.drawing import drawn
+from station.errors import NoPictureError, PictureError
 from station.events import to_bytes
-from station.picture import decode, look, refusal
+from station.picture import read
 from station.types import Image, Inspection, cut
 from station.web.access import May
+from station.web.bodies import json_response
 from station.web.cache import Cache, key_of
 from station.web.problems import MEDIA_TYPE, ProblemError
 from station.web.uploads import FIELD, Upload, read_uploads
@@ -167,8 +169,8 @@ def add_predict(
         async with desk.place():
             uploads = await desk.uploads(request)
             if len(uploads) == 1:
-                return _json(await desk.predicted(uploads[0], request, annotate=annotate))
-            return _json({"results": [await desk.result(one, request, annotate=annotate) for one in uploads]})
+                return json_response(await desk.predicted(uploads[0], request, annotate=annotate))
+            return json_response({"results": [await desk.result(one, request, annotate=annotate) for one in uploads]})
 
     @api.post(
         "/predict-image",
@@ -252,17 +254,13 @@ class _Desk:
 
     def judged(self, upload: Upload, request: Request) -> Inspection:
         """Raises ProblemError for what is no picture, or no whole one."""
-        found = look(upload.data)
-        if found.kind is None:
-            raise ProblemError(
-                415, "No picture", f"{str(found.flaw).partition(':')[0]}: send a JPEG, PNG, BMP, TIFF or WebP"
-            )
-        problem = found.flaw or refusal(found, max_pixels=self._limits.max_pixels)
-        if problem is not None:
-            raise ProblemError(422, "The picture cannot be judged", problem)
-        image = decode(upload.data, depth_bits=self._limits.depth_bits)
-        if image is None:
-            raise ProblemError(422, "The picture cannot be judged", f"{found.kind}: the decoder refuses it")
+        try:
+            image = read(upload.data, max_pixels=self._limits.max_pixels, depth_bits=self._limits.depth_bits)
+        except NoPictureError as error:
+            what = str(error).partition(":")[0]
+            raise ProblemError(415, "No picture", f"{what}: send a JPEG, PNG, BMP, TIFF or WebP") from None
+        except PictureError as error:
+            raise ProblemError(422, "The picture cannot be judged", str(error)) from None
         inspection = self._judge(image, upload)
         if inspection.detect_ms is not None:
             self._listeners.inferred(inspection.detect_ms / 1e3)
@@ -325,7 +323,3 @@ def _png(inspection: Inspection) -> bytes:
 
 def _refused(problem: ProblemError) -> dict[str, Any]:
     return {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(to_bytes(document), media_type="application/json")

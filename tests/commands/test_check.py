@@ -202,6 +202,20 @@ def test_a_camera_that_a_running_station_may_have_is_only_warned_of(checked: Che
     assert camera.endswith("; perhaps the station that runs has it: its /health knows")
 
 
+def test_a_camera_of_another_size_fails_whoever_has_it(checked: Checked, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "0.png").write_bytes(encoded(picture(1)))
+    checked.write(f'[source]\nkind = "camera"\ndevice = "{pictures}"')
+    checked.data_dir.mkdir()
+    with lock_folder(checked.data_dir):
+        able, found = checked("source.width=1920", "source.height=1080")
+    assert not able
+    (camera,) = of("camera", found)
+    assert camera.startswith("FAIL  camera: ")
+    assert "perhaps the station" not in camera
+
+
 @pytest.mark.parametrize(
     ("depayloader", "is_warned"), [("rtph264depay", True), ("rtph265depay wait-for-keyframe=true", False)]
 )

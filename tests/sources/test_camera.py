@@ -17,16 +17,18 @@ import cv2
 import numpy as np
 import pytest
 
-from station.errors import CameraError
+from station.errors import CameraError, CameraUnfitError
 from station.health import Health
 from station.sources import camera_child
 from station.sources.camera import Camera, CameraOptions
 from station.sources.camera_age import Freshness, Trouble
-from station.sources.camera_child import Slots, _v4l2
+from station.sources.camera_child import Slots
+from station.sources.camera_devices import _v4l2
 from station.supervise import Worker
 from station.types import Order, Shot
 from tests.mjpeg_server import MjpegServer, cut
 from tests.mosquitto import free_port
+from tests.sources.boards import png_head
 from tests.waiting import until
 
 
@@ -347,6 +349,23 @@ def test_a_size_that_changes_is_said(pictures: Path) -> None:
         until(lambda: words in watching.faults().get("camera_failing", ""))
 
 
+@pytest.mark.parametrize(
+    ("options", "words", "lasting"),
+    [
+        ({"width": 1920, "height": 1080}, "its pictures have 64 x 48 pixels", True),
+        ({"frozen_s": 0.3}, "it has shown the same picture", False),
+    ],
+)
+def test_what_no_other_program_can_be_the_cause_of_is_told_from_the_rest(
+    server: MjpegServer, options: dict[str, object], words: str, lasting: bool
+) -> None:
+    server.mood = "freeze"
+    camera = Camera(CameraOptions(server.url, **options), health=Health())  # type: ignore[arg-type]  # of a test's own
+    with pytest.raises(CameraError, match=words) as caught:
+        camera.run(threading.Event())
+    assert isinstance(caught.value, CameraUnfitError) == lasting
+
+
 def test_a_login_reaches_the_camera_and_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
     with MjpegServer(login="operator:open/sesame@1") as server:
         with Watching(server.url, login=("operator", "open/sesame@1")) as watching:
@@ -436,6 +455,12 @@ def test_a_stand_in_of_nothing_but_damaged_pictures_is_a_fault_that_names_one(
         until(lambda: words in watching.faults().get("camera_failing", ""))
         assert "its pictures come damaged" in watching.faults()["camera_failing"]
         assert watching.camera._newest is None
+
+
+def test_a_stand_in_of_too_many_pixels_is_never_decoded(tmp_path: Path) -> None:
+    (tmp_path / "vast.png").write_bytes(png_head(20_000, 20_000))
+    with Watching(tmp_path, stalled_s=0.5) as watching:
+        until(lambda: "vast.png: too many pixels" in watching.faults().get("camera_failing", ""))
 
 
 def test_the_samples_stand_in_for_a_camera_though_one_of_them_is_cut_off() -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from station.sources.genicam_child import INCOMPLETE, GenicamError, missing, open_genicam, picture
+from station.sources.camera_genicam import INCOMPLETE, GenicamError, missing, open_genicam, picture
 from tests.sources.test_camera import Watching
 from tests.waiting import until
 

@@ -271,9 +271,7 @@ def test_a_command_is_answered_with_its_response(client: httpx.Client) -> None:
     ("name", "send", "status", "why"),
     [
         ("recipe", {"json": {"name": "b"}}, 400, "not allowed"),
-        ("challenge", {"content": b"{"}, 415, "application/json"),
         ("challenge", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "no JSON"),
-        ("challenge", {"json": {"x": "y" * 5000}}, 413, "4096 bytes"),
     ],
 )
 def test_a_command_that_is_refused_says_why(
@@ -283,6 +281,26 @@ def test_a_command_that_is_refused_says_why(
     assert answer.status_code == status
     assert answer.json()["ok"] is False
     assert why in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("send", "status", "detail"),
+    [
+        ({"content": b"{}"}, 415, "send it as Content-Type: application/json"),
+        (
+            {"data": {"number": "1"}},
+            415,
+            "send it as Content-Type: application/json",
+        ),  # a form, as any page may send it
+        ({"json": {"x": "y" * 5000}}, 413, "a command has at most 4096 bytes"),
+    ],
+)
+def test_what_cannot_be_a_command_at_all_is_an_error_as_everywhere(
+    client: httpx.Client, send: dict[str, Any], status: int, detail: str
+) -> None:
+    answer = client.post("/command/challenge", **send)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (answer.json()["status"], answer.json()["detail"]) == (status, detail)
 
 
 def test_a_trigger_that_nobody_answers_ends_all_the_same(
