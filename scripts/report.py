@@ -18,7 +18,7 @@ from typing import Any
 
 import cases
 import cv2
-from evaluate import add_options, evaluate, judged, recipe_of, toml_of
+from evaluate import add_options, evaluate, judged, toml_of
 from judge import CONFIDENCE, Judgement
 
 from station.detectors.metric import by_paper
@@ -50,7 +50,6 @@ def main() -> None:
         index = write(
             judged(options),
             options.out,
-            recipe=recipe_of(options),
             results=options.results,
             miss_cost=options.miss_cost,
             floor=options.confidence,
@@ -70,7 +69,6 @@ def write(
     judgement: Judgement,
     out: Path,
     *,
-    recipe: Recipe,
     results: Path | None = None,
     miss_cost: float = MISS_COST,
     floor: float = CONFIDENCE,
@@ -84,23 +82,28 @@ def write(
     import charts
 
     out.mkdir(parents=True, exist_ok=True)
-    figures = evaluate(judgement, recipe, miss_cost=miss_cost, floor=floor)
+    recipe = judgement.recipe
+    figures = evaluate(judgement, miss_cost=miss_cost if judgement.labelled else None, floor=floor)
     (out / "figures.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    hits = judgement.hits_with_templates(by_paper)
-    chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=floor)
-    alone = dict(zip(judgement.classes, judgement.hits(by_paper), strict=True))
     curves = results is not None and charts.training(results, out / "training.png")
-    charts.confusion(cases.confusion(judgement, recipe), judgement.classes, out / "confusion.png")
-    charts.precision_recall(alone, {one: recipe.threshold(one) for one in alone}, out / "precision-recall.png")
-    charts.trade_offs(hits, chosen, miss_cost=miss_cost, floor=floor, target=out / "thresholds.png")
-    misses = cases.worst_misses(judgement, recipe, most=WORST)
-    false_calls = cases.worst_false_calls(judgement, recipe, most=WORST)
+    charts.confusion(cases.confusion(judgement), judgement.classes, out / "confusion.png")
+    by_class, thresholds = _classes(figures), ""
+    if judgement.labelled:  # else there is nothing that a curve could be drawn of
+        hits = judgement.hits_with_templates(by_paper)
+        chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=floor)
+        alone = dict(zip(judgement.classes, judgement.hits(by_paper), strict=True))
+        charts.precision_recall(alone, {one: recipe.threshold(one) for one in alone}, out / "precision-recall.png")
+        charts.trade_offs(hits, chosen, miss_cost=miss_cost, floor=floor, target=out / "thresholds.png")
+        by_class += _image("precision-recall.png")
+        thresholds = _thresholds(chosen, recipe, miss_cost, templates=figures["templates"])
+    misses = cases.worst_misses(judgement, most=WORST)
+    false_calls = cases.worst_false_calls(judgement, most=WORST)
     sections = [
         _head(figures),
         _section("Training", _image("training.png")) if curves else "",
-        _section("By class", _classes(figures) + _image("precision-recall.png")),
+        _section("By class", by_class),
         _section("Who was taken for what", _image("confusion.png")),
-        _section("Thresholds", _thresholds(chosen, recipe, miss_cost, templates=figures["templates"])),
+        _section("Thresholds", thresholds or "<p>No defect is labelled: there is none to be weighed.</p>"),
         _section(f"Worst misses ({len(misses)})", _gallery(misses, judgement, out / "misses")),
         _section(f"Worst false calls ({len(false_calls)})", _gallery(false_calls, judgement, out / "false-calls")),
     ]
@@ -121,9 +124,13 @@ def _head(figures: dict[str, Any]) -> str:
         ("mAP50 (COCO)", _percent(figures["mAP50"])),
         ("mAP50-95 (COCO)", _percent(figures["mAP50_95"])),
         (f"F-score at the thresholds of recipe {recipe['name']!r}", _percent(at["value"])),
-        (f"F-score at {best['threshold']:.3f} for all labels, the best of these boards", _percent(best["value"])),
+        (f"F-score at {_number(best['threshold'])} for all labels, the best of these boards", _percent(best["value"])),
         ("defective boards that would pass", f"{figures['defective_boards_passed']} of {figures['defective_boards']}"),
     ]
+    if figures["good_boards"]:
+        rows.append(
+            ("defect-free boards that would fail", f"{figures['good_boards_failed']} of {figures['good_boards']}")
+        )
     if figures["templates"]:
         moved = figures["templates_moved_px"]
         how = f" (each moved by up to {moved} px)" if moved else ""
@@ -202,6 +209,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _image(source: str) -> str:
     return f'<img src="{html.escape(source)}" alt="">'
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:

@@ -3,8 +3,8 @@ Reads folders of boards whose defects somebody has marked, and has a detector ju
 
 ``DIR/images`` holds the pictures and ``DIR/labels`` a .txt of the same name for each: YOLO's (``class cx cy w h``,
 relative to the picture; docs.ultralytics.com/datasets/detect) or DeepPCB's (``x1 y1 x2 y2 type`` in pixels, types
-from 1 on; github.com/tangsanli5201/DeepPCB). A picture without a label file has no defect. ``DIR/data.yaml``, or the one
-beside DIR (where a data set has its parts in folders of their own), says what YOLO's classes are called; without one
+from 1 on; github.com/tangsanli5201/DeepPCB). A picture without a label file has no defect. ``DIR/data.yaml``, or one
+beside DIR (where a data set has its parts in folders of their own), says what YOLO's classes are called; without it
 they are numbered as the model numbers its labels.
 """
 
