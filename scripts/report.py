@@ -37,13 +37,17 @@ STYLE = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """*arguments* None: those of the command line. Raises SystemExit for what cannot be done."""
+    parser = argparse.ArgumentParser(
+        prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser)
     parser.add_argument("--results", type=Path, help="ultralytics' results.csv of the training")
     parser.add_argument("--miss-cost", type=float, default=MISS_COST, help="how many false calls one miss is worth")
+    parser.add_argument("--note", default="", help="what else to say at its top")
     parser.add_argument("--out", type=Path, default=Path("build/report"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.results and not options.results.is_file():
         parser.error(f"{options.results} is not there: it lies in the folder of the training run")
     try:
@@ -53,6 +57,7 @@ def main() -> None:
             results=options.results,
             miss_cost=options.miss_cost,
             floor=options.confidence,
+            note=options.note,
         )
     except (StationError, ValueError) as error:
         parser.error(str(error))
@@ -72,12 +77,13 @@ def write(
     results: Path | None = None,
     miss_cost: float = MISS_COST,
     floor: float = CONFIDENCE,
+    note: str = "",
 ) -> Path:
     """
     Writes the report on *judgement* into *out* (its own folders there are replaced); returns its index.html.
 
-    *results*: ultralytics' results.csv. Raises ModuleNotFoundError without matplotlib, ValueError as
-    ``thresholds_from_cost`` does, and OSError.
+    *results*: ultralytics' results.csv. *note*: what the reader should know first. Raises ModuleNotFoundError without
+    matplotlib, ValueError as ``thresholds_from_cost`` does, and OSError.
     """
     import charts
 
@@ -99,6 +105,7 @@ def write(
     misses = cases.worst_misses(judgement, most=WORST)
     false_calls = cases.worst_false_calls(judgement, most=WORST)
     sections = [
+        f"<p><strong>{html.escape(note)}</strong></p>\n" if note else "",
         _head(figures),
         _section("Training", _image("training.png")) if curves else "",
         _section("By class", by_class),
