@@ -6,7 +6,7 @@ How fast each shipped model inspects, beside its own bare run time and beside ul
 For every network that ships and every backend that is installed: the bare run (nothing but the network, same threads),
 the whole loop from folder to PUBACK with evidence of every board, the start to READY with what was compiled before, and
 the accuracy of exactly that file, from its card. --weights is what ultralytics exports by itself, to ONNX (float) and
-to OpenVINO, and predicts the same boards with.
+to OpenVINO, and predicts the same boards with. Then big boards, and what is around the network (bench_tiles.py).
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench_rig import Figure, Kind, backlog, start_s, ultralytics
+from bench_tiles import BOARD, TEMPLATE
+from bench_tiles import measure as measure_tiles
 from deeppcb import grey, picture
 
-from station.assets import ASSETS, SAMPLES
+from station.assets import ASSETS
 from station.detectors.backends import RUNTIMES, Runtime, has_openvino, open_network
 from station.detectors.network import Network
 from station.detectors.preprocess import Letterbox
 
 SINGLE, PAIR = "pcb-demo", "pcb-pair"
-BOARD, TEMPLATE = SAMPLES / "fail-open-44000062.jpg", SAMPLES / "pass-template-44000062.jpg"
 LOOP_SHARE = 0.8  # of the bare rate
 TIMES_THEIR_ONNX: dict[Runtime, float] = {"openvino": 4.0, "onnxruntime": 2.2}
 TIMES_THEIR_OPENVINO = 2.0
@@ -59,6 +60,7 @@ def measure(home: Path, boards: int, peer: str | None, weights: Path | None) -> 
             continue
         for model in (SINGLE, PAIR):
             yield from one(home / f"{runtime}-{model}", model, runtime, boards, theirs)
+    yield from measure_tiles()
 
 
 def one(home: Path, model: str, runtime: Runtime, boards: int, theirs: Peer | None) -> Iterator[Figure]:

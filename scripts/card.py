@@ -31,8 +31,9 @@ def main() -> None:
 def table(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
     at, best, recipe = figures["f_score_recipe"], figures["f_score"], figures["recipe"]
+    columns = ("AP50", "AP33", "precision", "recall")
     rows = [
-        f"| {name} | {_shown(one['AP50'])} | {_shown(one['AP33'])} | {one['precision']:.3f} | {one['recall']:.3f} |\n"
+        f"| {name} | {' | '.join(_shown(one[column]) for column in columns)} |\n"
         for name, one in figures["classes"].items()
     ]
     own = "".join(f", {label} {value:g}" for label, value in recipe["thresholds"].items())

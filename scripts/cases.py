@@ -1,4 +1,4 @@
-"""The worst that a detector did at a recipe's thresholds: who was taken for what, misses, false calls, as pictures."""
+"""The worst that a detector did by its recipe: who was taken for what, misses, false calls, as pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from station.detectors.metric import Marked, by_paper, iou
 from station.labelled import load
-from station.types import Image, Recipe
+from station.types import Image
 
 CROP_PX = 120  # of the board at least: what lies around tells an open from a short
 SHOWN_PX = 360  # so large a crop is shown
@@ -35,7 +35,7 @@ class Case:
     on_template: bool = False
 
 
-def confusion(judgement: Judgement, recipe: Recipe) -> NDArray[np.int64]:
+def confusion(judgement: Judgement) -> NDArray[np.int64]:
     """
     How often each class was taken for which: rows labelled, columns found; the last of each is the background.
 
@@ -46,7 +46,7 @@ def confusion(judgement: Judgement, recipe: Recipe) -> NDArray[np.int64]:
     table = np.zeros((count + 1, count + 1), np.int64)
     wrong: list[Marked] = []
     missed: list[Marked] = []
-    for kind, one in enumerate(judgement.matched(by_paper, recipe=recipe)):
+    for kind, one in enumerate(judgement.matched(by_paper, counted=True)):
         table[kind, kind] += sum(partner is not None for partner in one.partners)
         wrong += [box for box, partner in zip(one.found, one.partners, strict=True) if partner is None]
         missed += one.missed
@@ -68,10 +68,10 @@ def _regardless(found: Sequence[Marked], labelled: Sequence[Marked]) -> list[tup
     return [*pairs, *((None, truth) for truth in left)]
 
 
-def worst_misses(judgement: Judgement, recipe: Recipe, *, most: int) -> list[Case]:
+def worst_misses(judgement: Judgement, *, most: int) -> list[Case]:
     """Labelled defects that nothing counted for, those first of which the detector saw least."""
     cases: list[tuple[float, float, Case]] = []
-    for kind, one in enumerate(judgement.matched(by_paper, recipe=recipe)):
+    for kind, one in enumerate(judgement.matched(by_paper, counted=True)):
         for box in one.missed:
             near = [found for found in judgement.boxes if found.image == box.image and by_paper(iou(found, box))]
             own = max((found.score for found in near if found.class_id == kind), default=0.0)
@@ -83,25 +83,24 @@ def worst_misses(judgement: Judgement, recipe: Recipe, *, most: int) -> list[Cas
             else:
                 said = f"called {judgement.classes[best.class_id]} {best.score:.2f}"
                 said += f", {judgement.classes[kind]} {own:.2f}" if own > 0 else ""
-            case = _case(judgement, recipe, box, f"{judgement.classes[kind]} missed: {said}")
+            case = _case(judgement, box, f"{judgement.classes[kind]} missed: {said}")
             cases.append((own, best.score if best else 0.0, case))
     cases.sort(key=lambda one: one[:2])
     return [case for _, _, case in cases[:most]]
 
 
-def worst_false_calls(judgement: Judgement, recipe: Recipe, *, most: int) -> list[Case]:
+def worst_false_calls(judgement: Judgement, *, most: int) -> list[Case]:
     """What counts and is no labelled defect, surest first; one of each board, then more."""
     cases: list[Case] = []
-    for kind, one in enumerate(judgement.matched(by_paper, recipe=recipe)):
+    for kind, one in enumerate(judgement.matched(by_paper, counted=True)):
         name = judgement.classes[kind]
         for box, partner in zip(one.found, one.partners, strict=True):
             if partner is None:
                 said = f"{name} {box.score:.2f} {_instead(judgement, box)}"
-                cases.append(_case(judgement, recipe, box, said))
-    for box in judgement.counting(judgement.on_templates, recipe):
+                cases.append(_case(judgement, box, said))
+    for box in judgement.counted_on_templates:
         said = f"{judgement.labels[box.class_id]} {box.score:.2f} on a defect-free template"
-        found = tuple(other for other in judgement.on_templates if other.image == box.image)
-        seen = judgement.counting(found, recipe)
+        seen = tuple(other for other in judgement.counted_on_templates if other.image == box.image)
         cases.append(Case(judgement.boards[box.image].name, box, said, (), seen, on_template=True))
     cases.sort(key=lambda one: -one.box.score)
     turn: dict[str, int] = {}
@@ -115,22 +114,22 @@ def worst_false_calls(judgement: Judgement, recipe: Recipe, *, most: int) -> lis
 def picture_of(case: Case, judgement: Judgement) -> Image:
     """The place on the board, and beside it the same place on the template where there is one; boxes drawn."""
     template = judgement.templates[case.box.image]
-    board = load(template if case.on_template and template else judgement.boards[case.box.image].picture)
+    board_of = judgement.boards[case.box.image]
+    board = load(template if case.on_template and template else board_of.picture, depth_bits=board_of.depth_bits)
     views = [_view(board, case, boxes=True)]
     if template is not None and not case.on_template:
-        views.append(_view(load(template), case, boxes=False))
+        views.append(_view(load(template, depth_bits=board_of.depth_bits), case, boxes=False))
     gap = np.full((SHOWN_PX, 12, 3), PAPER_BGR, np.uint8)
     return np.hstack([part for view in views for part in (view, gap)][:-1])
 
 
-def _case(judgement: Judgement, recipe: Recipe, box: Marked, said: str) -> Case:
-    counting = judgement.counting(judgement.found, recipe)
+def _case(judgement: Judgement, box: Marked, said: str) -> Case:
     return Case(
         judgement.boards[box.image].name,
         box,
         said,
         tuple(one for one in judgement.labelled if one.image == box.image),
-        tuple(one for one in counting if one.image == box.image),
+        tuple(one for one in judgement.counted if one.image == box.image),
     )
 
 

@@ -4,8 +4,9 @@ How good is a detector on labelled boards? By DeepPCB's rule and by COCO's, and 
     python scripts/evaluate.py --data DIR [--model pcb-demo | FILE.onnx] [--split val] [--family 44000] [--json FILE]
 
 DIR has images/ and labels/ (YOLO's or DeepPCB's .txt), and templates/ if there are any: defect-free boards of the same
-file names. Judges with the station's own detector, as a board on the line is judged; what compares boards with
-templates is given each board's own.
+file names. A board without labels is defect-free. Judges with the station's own detector, as a board on the line of
+--config is judged: its bit depth, its tiles, its recipe with what that suppresses or refuses. What compares boards with
+templates is given each board's own. A defect that the recipe hides is a miss.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ from judge import (
 from rich.console import Console
 from rich.table import Table
 
+from station.config import Settings, load
 from station.detectors.metric import (
+    FScore,
     Hits,
+    Marked,
     average_precision,
     best_f_score,
     by_coco50,
@@ -45,6 +49,7 @@ from station.detectors.metric import (
 )
 from station.detectors.thresholds import thresholds_from_cost
 from station.errors import StationError
+from station.parts import build_recipe, depth_bits
 from station.types import Recipe
 
 SHIPPED = Path(__file__).parents[1] / "configs" / "station.toml"
@@ -58,8 +63,7 @@ def main() -> None:
     parser.add_argument("--miss-cost", type=float, help="derives thresholds: how many false calls one miss is worth")
     options = parser.parse_args()
     try:
-        judgement = judged(options)
-        figures = evaluate(judgement, recipe_of(options), miss_cost=options.miss_cost, floor=options.confidence)
+        figures = evaluate(judged(options), miss_cost=options.miss_cost, floor=options.confidence)
     except (StationError, ValueError) as error:
         parser.error(str(error))
     figures |= {"split": part_of(options.data, options.split), "families": options.family}
@@ -72,64 +76,73 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What says which detector judges which boards by which recipe."""
     parser.add_argument("--data", type=Path, required=True, help="the folder of labelled boards")
     parser.add_argument("--model", default="pcb-demo", help="pcb-demo, or an .onnx file")
-    parser.add_argument("--backend", choices=("auto", "onnxruntime", "openvino"), default="auto", help="runs the model")
+    parser.add_argument("--backend", choices=("auto", "onnxruntime", "openvino"), help="runs it; as --config says")
     parser.add_argument("--kind", choices=("network", "golden", "both"), default="network", help="what judges")
     parser.add_argument("--split", help="SPLIT.txt or images/SPLIT of DIR, or all; val if there is one")
     parser.add_argument("--family", action="append", default=[], help="only boards whose name begins so; repeatable")
     parser.add_argument("--templates", type=Path, help="defect-free boards of the same names; DIR/templates if there")
     parser.add_argument("--confidence", type=float, default=CONFIDENCE, help="what scores less is not looked at")
     parser.add_argument("--class-blind", action="store_true", help="any label is right for any other")
-    recipe = parser.add_mutually_exclusive_group()
-    recipe.add_argument(
-        "--config", type=Path, default=SHIPPED, help="whose [recipe] has the thresholds; the shipped one"
+    parser.add_argument(
+        "--config", type=Path, default=SHIPPED, help="the station.toml of the line that it would judge; the shipped one"
     )
-    recipe.add_argument("--threshold", type=float, help="one threshold for all labels instead")
+    parser.add_argument("--threshold", type=float, help="one threshold for all labels instead of its own")
 
 
 def judged(options: argparse.Namespace) -> Judgement:
     """Raises StationError for what cannot be done, saying what to do."""
-    boards = choose(options.data, split=part_of(options.data, options.split), families=options.family)
+    settings = settings_of(options)
+    recipe = build_recipe(settings)
+    boards = choose(
+        options.data,
+        split=part_of(options.data, options.split),
+        families=options.family,
+        depth_bits=depth_bits(settings),
+    )
     beside = options.data / "templates"
     templates = options.templates or (beside if beside.is_dir() else None)
     blind = options.class_blind or options.kind != "network"
-    return judge(detector_of(options), boards, templates=templates, blind=blind)
+    detector = detector_of(options.kind, settings, recipe, confidence=options.confidence)
+    return judge(detector, boards, recipe=recipe, templates=templates, blind=blind)
 
 
-def detector_of(options: argparse.Namespace) -> BoardDetector:
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The configuration of the line, with what the command line says instead. Raises ConfigError."""
+    settings = load(options.config)
+    chosen = {"model": options.model, "backend": options.backend or settings.detector.backend}
+    update: dict[str, Any] = {"detector": settings.detector.model_copy(update=chosen)}
+    if (threshold := options.threshold) is not None:
+        same = {"name": f"{threshold:g} for all labels", "threshold": threshold, "thresholds": {}}
+        update["recipe"] = settings.recipe.model_copy(update=same)
+    return settings.model_copy(update=update)
+
+
+def detector_of(kind: str, settings: Settings, recipe: Recipe, *, confidence: float) -> BoardDetector:
     """The network, the golden board, or both. Raises ModelError and ConfigError."""
-    golden = GoldenJudge(options.confidence)
-    if options.kind == "golden":
+    golden = GoldenJudge(settings, confidence=confidence)
+    if kind == "golden":
         return golden
-    network = open_detector(options.model, backend=options.backend, confidence=options.confidence)
-    return BothJudge(network, golden, recipe=recipe_of(options)) if options.kind == "both" else network
+    network = open_detector(settings, confidence=confidence)
+    return BothJudge(network, golden, recipe=recipe) if kind == "both" else network
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
-    if options.threshold is not None:
-        return Recipe(f"{options.threshold:g} for all labels", options.threshold)
-    from station.config import load
-    from station.parts import build_recipe
-
-    return build_recipe(load(options.config))
-
-
-def evaluate(
-    judgement: Judgement, recipe: Recipe, *, miss_cost: float | None = None, floor: float = CONFIDENCE
-) -> dict[str, Any]:
+def evaluate(judgement: Judgement, *, miss_cost: float | None = None, floor: float = CONFIDENCE) -> dict[str, Any]:
     """
     All figures as a document; None is a figure that does not exist.
 
     ``mAP33`` is the mean over the classes of DeepPCB's AP, ``f_score`` the best at one threshold for all classes
     (chosen on these very boards), ``f_score_recipe`` that at the recipe's thresholds, as are all counts of boards.
+    ``good_boards`` are those on which nothing is labelled; the templates are not among them.
     """
+    recipe = judgement.recipe
     paper, coco = judgement.hits(by_paper), judgement.hits(by_coco50)
-    counted = judgement.hits(by_paper, recipe=recipe)
+    counted = judgement.hits(by_paper, counted=True)
     wide = [coco_precision(judgement.boxes, judgement.truths, class_id=kind) for kind in range(len(judgement.classes))]
     best = best_f_score(paper)
     has_template = sum(one is not None for one in judgement.templates)
-    highest: dict[int, float] = {}
-    for one in judgement.on_templates:
-        highest[one.image] = max(one.score, highest.get(one.image, 0.0))
+    thresholds = sorted({*THRESHOLDS, *([round(best.threshold, 2)] if judgement.labelled else [])})
+    good, templates_unknown = judgement.good, judgement.unknown_templates
+    on_good = [one for one in judgement.found if one.image in good]
     figures: dict[str, Any] = {
         "model": {"name": judgement.model.name, "sha256": judgement.model.sha256},
         "boards": len(judgement.boards),
@@ -137,27 +150,25 @@ def evaluate(
         "mAP33": _mean([average_precision(one) for one in paper]),
         "mAP50": _mean([interpolated_precision(one) for one in coco]),
         "mAP50_95": _mean(wide),
-        "f_score": asdict(best),
+        "f_score": asdict(best) if judgement.labelled else dict.fromkeys(FScore.__slots__),
         "recipe": {"name": recipe.name, "threshold": recipe.default_threshold, "thresholds": recipe.thresholds},
-        "f_score_recipe": _without_threshold(counted),
+        "f_score_recipe": _at_recipe(counted),
         "classes": {
             name: _of_class(paper[kind], coco[kind], counted[kind], wide=wide[kind])
             for kind, name in enumerate(judgement.classes)
             if paper[kind].labelled or len(paper[kind].scores)
         },
         "defective_boards": len({one.image for one in judgement.labelled}),
-        "defective_boards_passed": _passed(judgement, recipe),
+        "defective_boards_passed": _passed(judgement),
+        "good_boards": len(good),
+        "good_boards_failed": len(good & ({one.image for one in judgement.counted} | judgement.unknown)),
+        "good_boards_failed_at": _failed_at(on_good, len(good & judgement.unknown), thresholds),
         "unknown_boards": len(judgement.unknown),
         "unknown_templates": len(judgement.unknown_templates),
         "templates": has_template,
         "templates_moved_px": SHIFT_PX if judgement.moved else 0,
-        "templates_failed": len(
-            {one.image for one in judgement.counting(judgement.on_templates, recipe)} | judgement.unknown_templates
-        ),
-        "templates_failed_at": {
-            f"{threshold:.2f}": sum(one >= threshold for one in highest.values()) + len(judgement.unknown_templates)
-            for threshold in sorted({*THRESHOLDS, round(best.threshold, 2)})
-        },
+        "templates_failed": len({one.image for one in judgement.counted_on_templates} | templates_unknown),
+        "templates_failed_at": _failed_at(judgement.on_templates, len(templates_unknown), thresholds),
     }
     if miss_cost is not None:
         chosen = thresholds_from_cost(judgement.hits_with_templates(by_paper), miss_cost=miss_cost, floor=floor)
@@ -166,25 +177,39 @@ def evaluate(
 
 
 def _of_class(paper: Hits, coco: Hits, counted: Hits, *, wide: float) -> dict[str, float | None]:
-    at = f_score_at([counted], 0.0)
+    at = _at_recipe([counted])
     return {
         "labelled": paper.labelled,
         "AP33": _mean([average_precision(paper)]),
         "AP50": _mean([interpolated_precision(coco)]),
         "AP50_95": _mean([wide]),
-        "precision": at.precision,
-        "recall": at.recall,
+        "precision": at["precision"],
+        "recall": at["recall"],
     }
 
 
-def _without_threshold(counted: Sequence[Hits]) -> dict[str, float]:
+def _at_recipe(counted: Sequence[Hits]) -> dict[str, float | None]:
+    """Of nothing that counts there is no precision, and of nothing that is labelled no recall and no F-score."""
     at = f_score_at(counted, 0.0)
-    return {"value": at.value, "precision": at.precision, "recall": at.recall}
+    labelled, some = any(one.labelled for one in counted), any(len(one.scores) for one in counted)
+    return {
+        "value": at.value if labelled else None,
+        "precision": at.precision if some else None,
+        "recall": at.recall if labelled else None,
+    }
 
 
-def _passed(judgement: Judgement, recipe: Recipe) -> int:
+def _failed_at(found: Sequence[Marked], unknown: int, thresholds: Sequence[float]) -> dict[str, int]:
+    """Of defect-free pictures on which so much was *found*: how many fail at each threshold, for all labels."""
+    highest: dict[int, float] = {}
+    for one in found:
+        highest[one.image] = max(one.score, highest.get(one.image, 0.0))
+    return {f"{threshold:.2f}": sum(one >= threshold for one in highest.values()) + unknown for threshold in thresholds}
+
+
+def _passed(judgement: Judgement) -> int:
     """Boards with a labelled defect on which nothing counts, right or wrong: they would go out of the door."""
-    failed = {one.image for one in judgement.counting(judgement.found, recipe)}
+    failed = {one.image for one in judgement.counted}
     return len({one.image for one in judgement.labelled} - failed - judgement.unknown)
 
 
@@ -211,7 +236,12 @@ def show(figures: dict[str, Any]) -> None:
     own = "".join(f", {label} {value:g}" for label, value in recipe["thresholds"].items())
     console.print("AP33: DeepPCB's own rule, IoU > 0.33; AP50 and AP50_95: COCO's. Precision and recall: IoU > 0.33,")
     console.print(f"at the thresholds of the recipe {recipe['name']!r} ({recipe['threshold']:g}{own}).")
-    console.print(f"F-score {at['value']:.4f} there; at best {best['value']:.4f}, at {best['threshold']:.3f} for all")
+    if figures["labelled_defects"]:
+        console.print(
+            f"F-score {at['value']:.4f} there; at best {best['value']:.4f}, at {best['threshold']:.3f} for all"
+        )
+    else:
+        console.print("No defect is labelled: all boards are taken to be defect-free.")
     console.print(
         f"defective boards that would pass: {figures['defective_boards_passed']} of {figures['defective_boards']}"
     )
@@ -220,12 +250,14 @@ def show(figures: dict[str, Any]) -> None:
             f"not judged (UNKNOWN): {figures['unknown_boards']} of {figures['boards']} boards, "
             f"{figures['unknown_templates']} of {figures['templates']} templates"
         )
-    if figures["templates"]:
-        failed = ", ".join(f"{count} at {threshold}" for threshold, count in figures["templates_failed_at"].items())
+    for what, key in (("boards", "good_boards"), ("templates", "templates")):
+        if not figures[key]:
+            continue
+        failed = ", ".join(f"{count} at {threshold}" for threshold, count in figures[f"{key}_failed_at"].items())
         moved = figures["templates_moved_px"]
-        how = f", each moved by up to {moved} px" if moved else ""
+        how = f", each moved by up to {moved} px" if moved and key == "templates" else ""
         console.print(
-            f"defect-free templates that would fail: {figures['templates_failed']} of {figures['templates']}{how} "
+            f"defect-free {what} that would fail: {figures[f'{key}_failed']} of {figures[key]}{how} "
             f"({failed} for all labels)"
         )
     if "cost" in figures:

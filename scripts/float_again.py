@@ -88,7 +88,7 @@ def convolutions(model: Path) -> dict[str, tuple[Array, Array]]:
 
 def boards(root: Path, *, pairs: bool) -> torch.Tensor:
     """Some of the training part, as the network takes them."""
-    names = deeppcb.names(root, "train")[:: train.CALIBRATION_EVERY]
+    names = train.typical(deeppcb.names(root, "train"))
     return torch.from_numpy(np.stack([deeppcb.given(root, name, pairs=pairs) for name in names])).float() / 255
 
 

@@ -8,25 +8,43 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import deeppcb
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from station.detectors.backends import Backend, open_network
-from station.detectors.both import BothDetector
+from station.config import Settings
+from station.decide import decide
+from station.detectors.backends import open_network
+from station.detectors.both import unite
 from station.detectors.find import find_model
 from station.detectors.golden import NAME, GoldenDetector
 from station.detectors.metric import Hits, Marked, Matched, pair_up
 from station.detectors.reference import Reference
+from station.detectors.tiles import is_big
 from station.detectors.yolo import NetworkDetector
 from station.errors import ConfigError, DetectorError, LabelsError
 from station.labelled import SUFFIXES, LabelledBoard, Layout, as_marked, load, read_labelled, renumbered
-from station.types import Defect, Image, ModelInfo, Recipe
+from station.parts import build_reference, build_tiling, depth_bits, floor_of
+from station.picture import DEEP_BITS
+from station.trust import problem_of
+from station.types import Defect, Grey, Image, ModelInfo, Recipe
 
 CONFIDENCE = 0.001  # AP is over all thresholds: what a station would not report belongs to it too
-IOU = 0.45  # the station's own limit of overlap
 SHIFT_PX = 2  # a template is no test for who has it to compare with: it is moved so far, as boards on a line are
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """
+    What a detector finds on one picture: *every* defect that it is at all sure of, which the curves are drawn from, and
+    what the station would have *listed*, from its own confidence on. Where tiles are united the two may differ in more
+    than how many there are: what one tile is hardly sure of has a say in what another one saw.
+    """
+
+    every: list[Defect]
+    listed: list[Defect]
 
 
 class BoardDetector(Protocol):
@@ -41,26 +59,31 @@ class BoardDetector(Protocol):
     @property
     def compares(self) -> bool: ...
 
-    def detect(self, board: Image, template: Path | None) -> list[Defect]: ...
+    def detect(self, board: Image, template: Path | None) -> Told:
+        """Raises DetectorError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """
-    What a detector found on labelled boards and on defect-free templates.
+    What a detector found on labelled boards and on defect-free templates, and what *recipe* makes of it.
 
-    ``image`` of a box is the index in *boards*, ``class_id`` that in *labels*. *templates* has None where there is
-    none. *blind*: classes do not count. *moved*: the templates were moved
-    by up to SHIFT_PX before they were judged. *unknown* and *unknown_templates*: what the detector refused to judge.
+    ``image`` of a box is the index in *boards*, ``class_id`` that in *labels*. *found* and *on_templates*: whatever was
+    found, but for what the recipe suppresses; *counted* and *counted_on_templates*: what fails the board on the line.
+    *templates* has None where there is none. *blind*: classes do not count. *moved*: the templates were moved by up to
+    SHIFT_PX before they were judged. *unknown* and *unknown_templates*: what the station would not judge.
     """
 
     model: ModelInfo
     labels: tuple[str, ...]
+    recipe: Recipe
     boards: tuple[LabelledBoard, ...]
     templates: tuple[Path | None, ...]
     found: tuple[Marked, ...]
+    counted: tuple[Marked, ...]
     labelled: tuple[Marked, ...]
     on_templates: tuple[Marked, ...]
+    counted_on_templates: tuple[Marked, ...]
     blind: bool
     moved: bool
     unknown: frozenset[int]
@@ -81,14 +104,18 @@ class Judgement:
         """What is labelled, by ``classes``."""
         return self._plain(self.labelled)
 
-    def matched(self, right_by: Callable[[float], bool], *, recipe: Recipe | None = None) -> list[Matched]:
-        """Who met whom, by class; with *recipe* only what counts for it."""
-        found = self.found if recipe is None else self.counting(self.found, recipe)
-        boxes, truths = self._plain(found), self.truths
+    @property
+    def good(self) -> frozenset[int]:
+        """The boards on which nothing is labelled."""
+        return frozenset(number for number, board in enumerate(self.boards) if not board.rows)
+
+    def matched(self, right_by: Callable[[float], bool], *, counted: bool = False) -> list[Matched]:
+        """Who met whom, by class; of all that was found or only of what was *counted*."""
+        boxes, truths = self._plain(self.counted if counted else self.found), self.truths
         return [pair_up(boxes, truths, class_id=kind, right_by=right_by) for kind in range(len(self.classes))]
 
-    def hits(self, right_by: Callable[[float], bool], *, recipe: Recipe | None = None) -> list[Hits]:
-        return [one.hits() for one in self.matched(right_by, recipe=recipe)]
+    def hits(self, right_by: Callable[[float], bool], *, counted: bool = False) -> list[Hits]:
+        return [one.hits() for one in self.matched(right_by, counted=counted)]
 
     def hits_with_templates(self, right_by: Callable[[float], bool]) -> dict[str, Hits]:
         """By class, with the templates among the boards: whatever is found there is a false call."""
@@ -99,10 +126,6 @@ class Judgement:
             for kind, label in enumerate(self.classes)
         }
 
-    def counting(self, found: Sequence[Marked], recipe: Recipe) -> tuple[Marked, ...]:
-        """Those at or above the recipe's threshold for their label."""
-        return tuple(one for one in found if one.score >= recipe.threshold(self.labels[one.class_id]))
-
     def _plain(self, boxes: Sequence[Marked]) -> Sequence[Marked]:
         return [replace(one, class_id=0) for one in boxes] if self.blind else boxes
 
@@ -110,20 +133,50 @@ class Judgement:
 class _NetworkJudge:
     """The station's detector on one network; one that compares is given each board's template, registered."""
 
-    def __init__(self, detector: NetworkDetector) -> None:
-        self._detector = detector
-        self.model = detector.model
-        self.labels = detector.labels
-        self.compares = detector.paired
+    def __init__(self, settings: Settings, *, confidence: float) -> None:
+        wanted = settings.detector
+        file = find_model(wanted.model)
+        network = open_network(file.path, backend=wanted.backend, threads=wanted.threads, sha256=file.sha256)
+        tiling = build_tiling(settings)
+        self._settings = settings
+        self._floor = floor_of(settings)
+        # One that compares nothing refuses what does not fit the recipe's template, if there is one.
+        reference, counts_from = build_reference(settings), settings.recipe.threshold_of
+        self._every = NetworkDetector(
+            network,
+            name=file.name,
+            confidence=min(confidence, self._floor),
+            iou=wanted.iou,
+            counts_from=counts_from,
+            reference=reference,
+            tiling=tiling,
+        )
+        self._line = self._every.beside(reference, confidence=self._floor, counts_from=counts_from)
+        self.model = self._every.model
+        self.labels = self._every.labels
+        self.compares = self._every.paired
+        self._tile_px: tuple[int, int] | None = None
+        if tiling is not None:
+            self._tile_px = (tiling.size_px, tiling.size_px) if tiling.size_px else self._every.input_size
 
-    def detect(self, board: Image, template: Path | None) -> list[Defect]:
-        if not self.compares or template is None:
-            return self._detector.detect(board)
+    def detect(self, board: Image, template: Path | None) -> Told:
+        beside = self._registered(board, template) if self.compares and template is not None else None
+
+        def by(detector: NetworkDetector) -> list[Defect]:
+            return detector.detect(board) if beside is None else detector.detect_beside(board, beside)
+
+        every = by(self._every)
+        if self._tile_px is not None and is_big(*board.shape[:2], tile_px=self._tile_px):
+            return Told(every, by(self._line))
+        return Told(every, _from(self._floor, every))
+
+    def _registered(self, board: Image, template: Path) -> Grey:
         try:
-            reference = Reference.read(template)
+            reference = _reference(template, self._settings)
         except ConfigError:  # one of one colour, which a station refuses: of a pair it lies anywhere alike
-            return self._detector.detect_beside(board, deeppcb.grey(template))
-        return self._detector.detect_beside(board, reference.register(board).template)
+            picture = load(template, depth_bits=depth_bits(self._settings))
+            return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
+        return reference.register(board).template
 
 
 class GoldenJudge:
@@ -133,43 +186,29 @@ class GoldenJudge:
     labels = GoldenDetector.labels
     compares = True
 
-    def __init__(self, confidence: float) -> None:
-        self._confidence = confidence
+    def __init__(self, settings: Settings, *, confidence: float) -> None:
+        self._settings = settings
+        self._floor = floor_of(settings)
+        self._confidence = min(confidence, self._floor)
 
-    def detect(self, board: Image, template: Path | None) -> list[Defect]:
+    def detect(self, board: Image, template: Path | None) -> Told:
         if template is None:
             raise DetectorError("no template to compare with")
         try:
-            reference = Reference.read(template)
+            reference = _reference(template, self._settings)
         except ConfigError as error:
             raise DetectorError(str(error)) from None
-        return GoldenDetector(reference, confidence=self._confidence).detect(board)
+        every = GoldenDetector(reference, confidence=self._confidence).detect(board)
+        return Told(every, _from(self._floor, every))
 
 
-def open_detector(model: str, *, backend: Backend = "auto", confidence: float = CONFIDENCE) -> BoardDetector:
-    """The station's own detector for *model*, with its own limit of overlap. Raises ModelError and ConfigError."""
-    file = find_model(model)
-    network = open_network(file.path, backend=backend, sha256=file.sha256)
-    # Nothing is decided here: of a picture with very many detections the best 300 are weighed.
-    detector = NetworkDetector(network, name=file.name, confidence=confidence, iou=IOU, counts_from=lambda _: 2.0)
-    return _NetworkJudge(detector)
+def open_detector(settings: Settings, *, confidence: float = CONFIDENCE) -> BoardDetector:
+    """
+    The station's own detector, of the model that *settings* name, which also tells what it is sure of by *confidence*.
 
-
-class _Told:
-    """A judge of this script as a detector of one board, whose template it was told."""
-
-    def __init__(self, judge: BoardDetector, template: Path | None) -> None:
-        self.model = judge.model
-        self.labels = judge.labels
-        self.description = judge.model.name
-        self._judge = judge
-        self._template = template
-
-    def half(self) -> _Told:
-        return self
-
-    def detect(self, image: Image) -> list[Defect]:
-        return self._judge.detect(image, self._template)
+    Raises ModelError and ConfigError.
+    """
+    return _NetworkJudge(settings, confidence=confidence)
 
 
 class BothJudge:
@@ -184,9 +223,25 @@ class BothJudge:
         self._golden = golden
         self._recipe = recipe
 
-    def detect(self, board: Image, template: Path | None) -> list[Defect]:
-        network, golden = _Told(self._network, template), _Told(self._golden, template)
-        return BothDetector(network, golden, recipe=self._recipe).detect(board)
+    def detect(self, board: Image, template: Path | None) -> Told:
+        golden = self._golden.detect(board, template)  # first, as on the line
+        network = self._network.detect(board, template)
+        return Told(self._united(network.every, golden.every), self._united(network.listed, golden.listed))
+
+    def _united(self, network: Sequence[Defect], golden: Sequence[Defect]) -> list[Defect]:
+        return unite(network, golden, recipe=self._recipe, found_by=self.model.name)
+
+
+def _reference(template: Path, settings: Settings) -> Reference:
+    """*template* as the recipe of *settings* would use it. Raises ConfigError."""
+    recipe = settings.recipe.model_copy(update={"template": template})
+    reference = build_reference(settings.model_copy(update={"recipe": recipe}))
+    assert reference is not None
+    return reference
+
+
+def _from(confidence: float, defects: Sequence[Defect]) -> list[Defect]:
+    return [one for one in defects if one.confidence >= confidence]
 
 
 def part_of(root: Path, split: str | None) -> str:
@@ -195,9 +250,13 @@ def part_of(root: Path, split: str | None) -> str:
     return split or ("val" if kept else "all")
 
 
-def choose(root: Path, *, split: str, families: Sequence[str] = ()) -> list[LabelledBoard]:
-    """Boards of a part of *root*, and only of *families*, the starts of names. Raises LabelsError if there is none."""
-    boards = read_labelled(root, split=split)
+def choose(root: Path, *, split: str, families: Sequence[str] = (), depth_bits: int = DEEP_BITS) -> list[LabelledBoard]:
+    """
+    Boards of a part of *root*, and only of *families*, the starts of names. Raises LabelsError if there is none.
+
+    They may all be good ones, without a label. *depth_bits*: how many of 16 bits their pictures use.
+    """
+    boards = read_labelled(root, split=split, depth_bits=depth_bits, unlabelled=True)
     if families:
         boards = [one for one in boards if Path(one.name).name.startswith(tuple(families))]
     if not boards:
@@ -206,13 +265,18 @@ def choose(root: Path, *, split: str, families: Sequence[str] = ()) -> list[Labe
 
 
 def judge(
-    detector: BoardDetector, boards: Sequence[LabelledBoard], *, templates: Path | None, blind: bool = False
+    detector: BoardDetector,
+    boards: Sequence[LabelledBoard],
+    *,
+    recipe: Recipe,
+    templates: Path | None,
+    blind: bool = False,
 ) -> Judgement:
     """
-    Judges all *boards*, and each one's file of the same name in *templates*.
+    Judges all *boards* by *recipe*, and each one's file of the same name in *templates*.
 
-    *blind*: any label is right for any class, for detectors that know others. What it refuses to judge is UNKNOWN, as
-    on the line. Raises LabelsError for boards that it cannot be measured with.
+    *blind*: any label is right for any class, for detectors that know others. What it refuses to judge, or the recipe
+    does, is UNKNOWN, as on the line. Raises LabelsError for boards that it cannot be measured with.
     """
     names = _names(detector, boards, blind=blind)
     labels = tuple(dict.fromkeys([*names, *detector.labels]))
@@ -222,40 +286,60 @@ def judge(
         missing = boards[partners.index(None)].name
         where = f"{templates} has none for {missing}" if templates else "there is no folder of them"
         raise LabelsError(f"{detector.model.name} compares each board with its template, but {where}: use --templates")
-    found: list[Marked] = []
     truths: list[Marked] = []
-    on_templates: list[Marked] = []
-    unknown: set[int] = set()
-    unknown_templates: set[int] = set()
+    on_boards, on_templates = _Seen(detector, recipe, labels), _Seen(detector, recipe, labels)
     progress = track(boards, description="judging boards", console=Console(stderr=True))
     for number, (board, partner) in enumerate(zip(progress, partners, strict=True)):
-        image = load(board.picture)
+        image = load(board.picture, depth_bits=board.depth_bits)
         truths += board.marked(number, height_px=image.shape[0], width_px=image.shape[1])
-        try:
-            found += as_marked(detector.detect(image, partner), number, labels)
-        except DetectorError:
-            unknown.add(number)
-        if partner is None:
-            continue
-        good = load(partner)
-        try:
-            seen = _moved(good, board.name) if detector.compares else good
-            on_templates += as_marked(detector.detect(seen, partner), number, labels)
-        except DetectorError:
-            unknown_templates.add(number)
+        on_boards.look(image, partner, number)
+        if partner is not None:
+            good = load(partner, depth_bits=board.depth_bits)
+            on_templates.look(_moved(good, board.name) if detector.compares else good, partner, number)
     return Judgement(
         detector.model,
         labels,
+        recipe,
         tuple(boards),
         tuple(partners),
-        tuple(found),
-        tuple(truths),
-        tuple(on_templates),
+        found=tuple(on_boards.found),
+        counted=tuple(on_boards.counted),
+        labelled=tuple(truths),
+        on_templates=tuple(on_templates.found),
+        counted_on_templates=tuple(on_templates.counted),
         blind=blind,
         moved=detector.compares,
-        unknown=frozenset(unknown),
-        unknown_templates=frozenset(unknown_templates),
+        unknown=frozenset(on_boards.unknown),
+        unknown_templates=frozenset(on_templates.unknown),
     )
+
+
+class _Seen:
+    """What was seen on one picture after the other."""
+
+    def __init__(self, detector: BoardDetector, recipe: Recipe, labels: Sequence[str]) -> None:
+        self.found: list[Marked] = []
+        self.counted: list[Marked] = []
+        self.unknown: set[int] = set()
+        self._detector = detector
+        self._recipe = recipe
+        self._labels = labels
+
+    def look(self, image: Image, template: Path | None, number: int) -> None:
+        """Has picture *number* judged as the line would have it judged."""
+        recipe = self._recipe
+        if problem_of(image, min_contrast=recipe.min_contrast, limits=recipe.trust) is not None:
+            self.unknown.add(number)
+            return
+        try:
+            told = self._detector.detect(image, template)
+        except DetectorError:
+            self.unknown.add(number)
+            return
+        shown = [one.defect for one in decide(told.every, recipe).defects]
+        counted = [one.defect for one in decide(told.listed, recipe).defects if one.counts]
+        self.found += as_marked(shown, number, self._labels)
+        self.counted += as_marked(counted, number, self._labels)
 
 
 def _names(detector: BoardDetector, boards: Sequence[LabelledBoard], *, blind: bool) -> tuple[str, ...]:
@@ -264,7 +348,8 @@ def _names(detector: BoardDetector, boards: Sequence[LabelledBoard], *, blind: b
         return deeppcb.CLASSES
     if not blind:
         return detector.labels
-    return tuple(f"class {kind}" for kind in range(1 + max(row.class_id for one in boards for row in one.rows)))
+    most = max((row.class_id for one in boards for row in one.rows), default=-1)
+    return tuple(f"class {kind}" for kind in range(1 + most))
 
 
 def _beside(templates: Path | None, board: LabelledBoard) -> Path | None:

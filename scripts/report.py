@@ -18,7 +18,7 @@ from typing import Any
 
 import cases
 import cv2
-from evaluate import add_options, evaluate, judged, recipe_of, toml_of
+from evaluate import add_options, evaluate, judged, toml_of
 from judge import CONFIDENCE, Judgement
 
 from station.detectors.metric import by_paper
@@ -37,23 +37,27 @@ STYLE = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """*arguments* None: those of the command line. Raises SystemExit for what cannot be done."""
+    parser = argparse.ArgumentParser(
+        prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser)
     parser.add_argument("--results", type=Path, help="ultralytics' results.csv of the training")
     parser.add_argument("--miss-cost", type=float, default=MISS_COST, help="how many false calls one miss is worth")
+    parser.add_argument("--note", default="", help="what else to say at its top")
     parser.add_argument("--out", type=Path, default=Path("build/report"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.results and not options.results.is_file():
         parser.error(f"{options.results} is not there: it lies in the folder of the training run")
     try:
         index = write(
             judged(options),
             options.out,
-            recipe=recipe_of(options),
             results=options.results,
             miss_cost=options.miss_cost,
             floor=options.confidence,
+            note=options.note,
         )
     except (StationError, ValueError) as error:
         parser.error(str(error))
@@ -70,37 +74,43 @@ def write(
     judgement: Judgement,
     out: Path,
     *,
-    recipe: Recipe,
     results: Path | None = None,
     miss_cost: float = MISS_COST,
     floor: float = CONFIDENCE,
+    note: str = "",
 ) -> Path:
     """
     Writes the report on *judgement* into *out* (its own folders there are replaced); returns its index.html.
 
-    *results*: ultralytics' results.csv. Raises ModuleNotFoundError without matplotlib, ValueError as
-    ``thresholds_from_cost`` does, and OSError.
+    *results*: ultralytics' results.csv. *note*: what the reader should know first. Raises ModuleNotFoundError without
+    matplotlib, ValueError as ``thresholds_from_cost`` does, and OSError.
     """
     import charts
 
     out.mkdir(parents=True, exist_ok=True)
-    figures = evaluate(judgement, recipe, miss_cost=miss_cost, floor=floor)
+    recipe = judgement.recipe
+    figures = evaluate(judgement, miss_cost=miss_cost if judgement.labelled else None, floor=floor)
     (out / "figures.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    hits = judgement.hits_with_templates(by_paper)
-    chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=floor)
-    alone = dict(zip(judgement.classes, judgement.hits(by_paper), strict=True))
     curves = results is not None and charts.training(results, out / "training.png")
-    charts.confusion(cases.confusion(judgement, recipe), judgement.classes, out / "confusion.png")
-    charts.precision_recall(alone, {one: recipe.threshold(one) for one in alone}, out / "precision-recall.png")
-    charts.trade_offs(hits, chosen, miss_cost=miss_cost, floor=floor, target=out / "thresholds.png")
-    misses = cases.worst_misses(judgement, recipe, most=WORST)
-    false_calls = cases.worst_false_calls(judgement, recipe, most=WORST)
+    charts.confusion(cases.confusion(judgement), judgement.classes, out / "confusion.png")
+    by_class, thresholds = _classes(figures), ""
+    if judgement.labelled:  # else there is nothing that a curve could be drawn of
+        hits = judgement.hits_with_templates(by_paper)
+        chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=floor)
+        alone = dict(zip(judgement.classes, judgement.hits(by_paper), strict=True))
+        charts.precision_recall(alone, {one: recipe.threshold(one) for one in alone}, out / "precision-recall.png")
+        charts.trade_offs(hits, chosen, miss_cost=miss_cost, floor=floor, target=out / "thresholds.png")
+        by_class += _image("precision-recall.png")
+        thresholds = _thresholds(chosen, recipe, miss_cost, templates=figures["templates"])
+    misses = cases.worst_misses(judgement, most=WORST)
+    false_calls = cases.worst_false_calls(judgement, most=WORST)
     sections = [
+        f"<p><strong>{html.escape(note)}</strong></p>\n" if note else "",
         _head(figures),
         _section("Training", _image("training.png")) if curves else "",
-        _section("By class", _classes(figures) + _image("precision-recall.png")),
+        _section("By class", by_class),
         _section("Who was taken for what", _image("confusion.png")),
-        _section("Thresholds", _thresholds(chosen, recipe, miss_cost, templates=figures["templates"])),
+        _section("Thresholds", thresholds or "<p>No defect is labelled: there is none to be weighed.</p>"),
         _section(f"Worst misses ({len(misses)})", _gallery(misses, judgement, out / "misses")),
         _section(f"Worst false calls ({len(false_calls)})", _gallery(false_calls, judgement, out / "false-calls")),
     ]
@@ -121,9 +131,13 @@ def _head(figures: dict[str, Any]) -> str:
         ("mAP50 (COCO)", _percent(figures["mAP50"])),
         ("mAP50-95 (COCO)", _percent(figures["mAP50_95"])),
         (f"F-score at the thresholds of recipe {recipe['name']!r}", _percent(at["value"])),
-        (f"F-score at {best['threshold']:.3f} for all labels, the best of these boards", _percent(best["value"])),
+        (f"F-score at {_number(best['threshold'])} for all labels, the best of these boards", _percent(best["value"])),
         ("defective boards that would pass", f"{figures['defective_boards_passed']} of {figures['defective_boards']}"),
     ]
+    if figures["good_boards"]:
+        rows.append(
+            ("defect-free boards that would fail", f"{figures['good_boards_failed']} of {figures['good_boards']}")
+        )
     if figures["templates"]:
         moved = figures["templates_moved_px"]
         how = f" (each moved by up to {moved} px)" if moved else ""
@@ -202,6 +216,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _image(source: str) -> str:
     return f'<img src="{html.escape(source)}" alt="">'
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:

@@ -17,7 +17,9 @@ import deeppcb
 from judge import open_detector
 
 from station.assets import ASSETS, SAMPLES
+from station.config import Settings
 from station.decide import decide
+from station.sections import DetectorSection
 from station.types import Recipe, Verdict
 
 CUT_OFF_AT = 0.4  # of the file's bytes
@@ -27,11 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     root: Path = parser.parse_args().data
-    detector = open_detector("pcb-demo", confidence=0.25)
+    detector = open_detector(Settings(detector=DetectorSection(model="pcb-demo")), confidence=0.25)
     recipe = Recipe("default", 0.5)
 
     def verdict(path: Path) -> Verdict:
-        return decide(detector.detect(deeppcb.picture(path), None), recipe).verdict
+        return decide(detector.detect(deeppcb.picture(path), None).listed, recipe).verdict
 
     shutil.rmtree(SAMPLES, ignore_errors=True)
     SAMPLES.mkdir(parents=True)

@@ -3,8 +3,9 @@ Reads folders of boards whose defects somebody has marked, and has a detector ju
 
 ``DIR/images`` holds the pictures and ``DIR/labels`` a .txt of the same name for each: YOLO's (``class cx cy w h``,
 relative to the picture; docs.ultralytics.com/datasets/detect) or DeepPCB's (``x1 y1 x2 y2 type`` in pixels, types
-from 1 on; github.com/tangsanli5201/DeepPCB). A picture without a label file has no defect. ``DIR/data.yaml`` says what
-YOLO's classes are called; without it they are numbered as the model numbers its labels.
+from 1 on; github.com/tangsanli5201/DeepPCB). A picture without a label file has no defect. ``DIR/data.yaml``, or one
+beside DIR (where a data set has its parts in folders of their own), says what YOLO's classes are called; without it
+they are numbered as the model numbers its labels.
 """
 
 from __future__ import annotations
@@ -65,19 +66,22 @@ class LabelledBoard:
         return [Marked(number, r.class_id, r.x1 * across, r.y1 * down, r.x2 * across, r.y2 * down) for r in self.rows]
 
 
-def read_labelled(root: Path, *, split: str = "all", depth_bits: int = DEEP_BITS) -> list[LabelledBoard]:
+def read_labelled(
+    root: Path, *, split: str = "all", depth_bits: int = DEEP_BITS, unlabelled: bool = False
+) -> list[LabelledBoard]:
     """
     The boards of *root* in the order of their names; *split* "all", or a part: ``SPLIT.txt`` or ``images/SPLIT``.
 
-    Raises LabelsError for a folder, a split, a label line or a data.yaml that cannot be understood, naming it.
+    *unlabelled*: there need not be a label file at all, since good boards alone will do. Raises
+    LabelsError for a folder, a split, a label line or a data.yaml that cannot be understood, naming it.
     """
     pictures = _pictures(root, split)
     labels = {name: root / "labels" / f"{name}.txt" for name in pictures}
     lines = {name: _lines(file) for name, file in labels.items() if file.is_file()}
-    if not lines:
+    if not lines and not unlabelled:
         raise LabelsError(f"{root / 'labels'} has no label for any picture of {root / 'images'}: {HINT}")
     layout = _layout(lines, labels)
-    names = _names(root / NAMES) if layout is Layout.YOLO else None
+    names = _names(_names_file(root)) if layout is Layout.YOLO else None
     return [
         LabelledBoard(name, picture, tuple(_row(one, layout) for one in lines.get(name, ())), layout, names, depth_bits)
         for name, picture in pictures.items()
@@ -153,6 +157,12 @@ def _renumbered(row: Row, board: LabelledBoard, labels: Sequence[str]) -> Row:
     return replace(row, class_id=list(labels).index(name))
 
 
+def _names_file(root: Path) -> Path:
+    """Where it would be written what the classes of *root* are called: there, or else one level above."""
+    own, above = root / NAMES, root.resolve().parent / NAMES
+    return own if own.exists() or not above.is_file() else above
+
+
 def _names(file: Path) -> dict[int, str] | None:
     """What *file* calls the classes; None: it is not there. Raises LabelsError."""
     try:
@@ -185,7 +195,7 @@ def _pictures(root: Path, split: str) -> dict[str, Path]:
         return every
     if listed.is_file():
         by_stem = {Path(name).name: name for name in every}
-        wanted = [Path(one).stem for one in listed.read_text(errors="replace").split()]
+        wanted = [Path(one).stem for one in _text(listed).split()]
         if missing := [one for one in wanted if one not in by_stem]:
             raise LabelsError(f"{listed} names {missing[0]}, which is not in {images}")
         return {by_stem[one]: every[by_stem[one]] for one in wanted}
@@ -195,9 +205,14 @@ def _pictures(root: Path, split: str) -> dict[str, Path]:
     return chosen
 
 
+def _text(file: Path) -> str:
+    """What *file* says; some editors put a mark (BOM) before it."""
+    return file.read_text(encoding="utf-8-sig", errors="replace")
+
+
 def _lines(file: Path) -> list[list[float]]:
     found: list[list[float]] = []
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(_text(file).splitlines(), 1):
         words = line.replace(",", " ").split()
         try:
             values = [float(word) for word in words]

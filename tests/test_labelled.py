@@ -53,6 +53,12 @@ def test_both_layouts_give_the_same_box_in_pixels(tmp_path: Path, line: str, lay
     assert marked(root) == [Marked(0, 2, 40, 40, 60, 60)]
 
 
+def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"a": "\ufeff40 40 60 60 3\n", "b": "\ufeff"})
+    (root / "val.txt").write_text("a\nb\n", encoding="utf-8-sig")
+    assert [len(one.rows) for one in read_labelled(root, split="val")] == [1, 0]
+
+
 def test_a_picture_without_a_label_has_no_defect(tmp_path: Path) -> None:
     root = folder(tmp_path, {"bad": "40 40 60 60 3", "empty": "", "good": None})
     assert [(one.name, len(one.rows)) for one in read_labelled(root)] == [("bad", 1), ("empty", 0), ("good", 0)]
@@ -94,6 +100,7 @@ def test_a_folder_that_is_none_of_ours_is_told_what_is_wanted(tmp_path: Path) ->
         read_labelled(tmp_path)
     with pytest.raises(LabelsError, match="has no label for any picture"):
         read_labelled(folder(tmp_path, {"one": None}))
+    assert [len(one.rows) for one in read_labelled(tmp_path, unlabelled=True)] == [0]
     with pytest.raises(LabelsError, match="no part 'val'"):
         read_labelled(folder(tmp_path, {"one": "40 40 60 60 3"}), split="val")
     (tmp_path / "val.txt").write_text("two\n")
@@ -132,6 +139,23 @@ def test_classes_are_what_the_data_yaml_beside_them_calls_them(tmp_path: Path) -
     (root / "data.yaml").write_text("names: [open]\n")
     with pytest.raises(LabelsError, match=r"one is labelled with class 2, which data\.yaml does not name"):
         renumbered(read_labelled(root), ("open", "short"))
+
+
+def test_a_data_yaml_above_a_part_of_the_data_set_names_its_classes_too(tmp_path: Path) -> None:
+    """As Roboflow lays a data set out: data.yaml, train/images, train/labels."""
+    root = folder(tmp_path / "train", {"one": "0 0.25 0.5 0.1 0.2"})
+    (tmp_path / "data.yaml").write_text("names: [spur]\n")
+    (board,) = renumbered(read_labelled(root), ("open", "spur"))
+    assert board.rows[0].class_id == 1
+    (root / "data.yaml").write_text("names: [open]\n")  # its own is nearer
+    (board,) = renumbered(read_labelled(root), ("open", "spur"))
+    assert board.rows[0].class_id == 0
+
+
+def test_a_data_yaml_above_is_found_from_within_the_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data.yaml").write_text("names: [spur]\n")
+    monkeypatch.chdir(folder(tmp_path / "train", {"one": "0 0.25 0.5 0.1 0.2"}))
+    assert read_labelled(Path())[0].names == {0: "spur"}
 
 
 @pytest.mark.parametrize("text", ["nc: 3\n", "names: {0: open}\n", "names:\n  0: caf\xe9\n"])
