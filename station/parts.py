@@ -6,6 +6,8 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +15,7 @@ import structlog
 
 from station import __version__
 from station.config import Settings, load_trust
+from station.decide import fails
 from station.detectors.backends import Places, open_network
 from station.detectors.reference import Reference
 from station.detectors.store import ModelFile, ModelStore, find_model
@@ -57,6 +60,7 @@ def build_detector(settings: Settings, model: ModelFile | None = None) -> Networ
         confidence=min(wanted.confidence, lowest_threshold(settings)),
         iou=wanted.iou,
         counts_from=settings.recipe.threshold_of,
+        fails=partial(fails, recipe=build_limits(settings)),
         reference=build_reference(settings),
         tiling=build_tiling(settings),
     )
@@ -106,16 +110,24 @@ def build_trust(settings: Settings) -> TrustLimits | None:
 def build_recipe(settings: Settings) -> Recipe:
     """The recipe's limits. Raises ConfigError for a template that cannot be used."""
     wanted, reference = settings.recipe, build_reference(settings)
+    return replace(
+        build_limits(settings),
+        template_sha256=None if reference is None else reference.sha256,
+        registration_limit=None if reference is None else wanted.registration_limit,
+        trust=build_trust(settings),
+    )
+
+
+def build_limits(settings: Settings) -> Recipe:
+    """What the recipe says of defects, and of the picture's contrast: all of it for which no file is read."""
+    wanted = settings.recipe
     return Recipe(
         name=wanted.name,
         default_threshold=wanted.threshold,
         thresholds=dict(wanted.thresholds),
         min_area_px=wanted.min_area_px,
         ignore=tuple(Region(one.name, Box(one.x, one.y, one.width, one.height)) for one in wanted.ignore),
-        template_sha256=None if reference is None else reference.sha256,
-        registration_limit=None if reference is None else wanted.registration_limit,
         min_contrast=wanted.min_contrast,
-        trust=build_trust(settings),
     )
 
 

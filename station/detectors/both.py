@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from station.decide import decide
-from station.types import Box, Defect, Detector, Image, ModelInfo, Recipe, Verdict
+from station.decide import fails
+from station.types import Box, Defect, Detector, Image, ModelInfo, Recipe
 
 SAME = 0.33  # overlap (IoU) of two boxes that are one thing
 COVERED = 0.5  # of the golden board's box: a fragment of what the network saw whole
@@ -65,15 +65,11 @@ def unite(network: Sequence[Defect], golden: Sequence[Defect], *, recipe: Recipe
     for one in network:
         same = [other for other in golden if _is_same(one.box, other.box)]
         alone = [other for other in alone if other not in same]
-        counting = [other for other in same if other not in told_so and _counts(other, recipe)]
-        told = one if _counts(one, recipe) else max(counting, key=_confidence, default=one)
+        counting = [other for other in same if other not in told_so and fails(other, recipe)]
+        told = one if fails(one, recipe) else max(counting, key=_confidence, default=one)
         told_so.append(told)
         united.append(replace(told, found_by=found_by) if same else one)
     return united + alone
-
-
-def _counts(defect: Defect, recipe: Recipe) -> bool:
-    return decide([defect], recipe).verdict is Verdict.FAIL
 
 
 def _confidence(defect: Defect) -> float:
