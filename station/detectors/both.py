@@ -61,12 +61,14 @@ def unite(network: Sequence[Defect], golden: Sequence[Defect], *, recipe: Recipe
     """Both lists as one: what is in both once, marked *found_by*, and as told by whom it counts for."""
     alone = list(golden)
     united: list[Defect] = []
+    sure = [one for one in network if fails(one, recipe)]
     told_so: list[Defect] = []  # a network tells one box under each label that it may have: the golden board's is one
     for one in network:
         same = [other for other in golden if _is_same(one.box, other.box)]
         alone = [other for other in alone if other not in same]
-        counting = [other for other in same if other not in told_so and fails(other, recipe)]
-        told = one if fails(one, recipe) else max(counting, key=_confidence, default=one)
+        known = [other for other in same if other in told_so or any(_is_same(each.box, other.box) for each in sure)]
+        counting = [other for other in same if other not in known and fails(other, recipe)]
+        told = one if one in sure else max(counting, key=_confidence, default=one)
         told_so.append(told)
         united.append(replace(told, found_by=found_by) if same else one)
     return united + alone
