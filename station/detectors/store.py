@@ -101,6 +101,11 @@ class ModelStore:
             return str(error)
         return None if whole else f"{file.path} is damaged: import the model again, under the same name"
 
+    def make(self) -> None:
+        """Makes the store, where it is not there yet. Raises ModelError."""
+        with self._changing():
+            pass
+
     def check_free(self, name: str) -> None:
         """Raises ModelError for what is no name for a new model. That of a damaged one is: its place will be taken."""
         check_name(name)
