@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from station.config import Settings
-from station.decide import decide
+from station.decide import decide, fails
 from station.detectors.backends import open_network
 from station.detectors.both import unite
 from station.detectors.find import find_model
@@ -26,7 +27,7 @@ from station.detectors.tiles import is_big
 from station.detectors.yolo import NetworkDetector
 from station.errors import ConfigError, DetectorError, LabelsError
 from station.labelled import SUFFIXES, LabelledBoard, Layout, as_marked, load, read_labelled, renumbered
-from station.parts import build_reference, build_tiling, depth_bits, floor_of
+from station.parts import build_limits, build_reference, build_tiling, depth_bits, floor_of
 from station.picture import DEEP_BITS
 from station.trust import problem_of
 from station.types import Defect, Grey, Image, ModelInfo, Recipe
@@ -142,16 +143,18 @@ class _NetworkJudge:
         self._floor = floor_of(settings)
         # One that compares nothing refuses what does not fit the recipe's template, if there is one.
         reference, counts_from = build_reference(settings), settings.recipe.threshold_of
+        fails_board = partial(fails, recipe=build_limits(settings))
         self._every = NetworkDetector(
             network,
             name=file.name,
             confidence=min(confidence, self._floor),
             iou=wanted.iou,
             counts_from=counts_from,
+            fails=fails_board,
             reference=reference,
             tiling=tiling,
         )
-        self._line = self._every.beside(reference, confidence=self._floor, counts_from=counts_from)
+        self._line = self._every.beside(reference, confidence=self._floor, counts_from=counts_from, fails=fails_board)
         self.model = self._every.model
         self.labels = self._every.labels
         self.compares = self._every.paired

@@ -27,6 +27,11 @@ def decide(defects: Sequence[Defect], recipe: Recipe) -> Decision:
     return Decision(verdict, _reason(judged, suppressed, recipe), tuple(judged), tuple(suppressed))
 
 
+def fails(defect: Defect, recipe: Recipe) -> bool:
+    """Whether *defect* alone fails the board."""
+    return decide([defect], recipe).verdict is Verdict.FAIL
+
+
 def unknown(reason: str) -> Decision:
     """The answer for a board that could not be judged."""
     return Decision(Verdict.UNKNOWN, reason)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from station.config import Settings
+from station.decide import fails
 from station.detectors.both import BothDetector
 from station.detectors.golden import GoldenDetector
 from station.detectors.yolo import NetworkDetector, needs_template
 from station.errors import ConfigError
 from station.model_choice import OnProgress, Ready, ready_detector
-from station.parts import build_detector, build_recipe, build_reference, check_labels, floor_of
+from station.parts import build_detector, build_limits, build_recipe, build_reference, check_labels, floor_of
 from station.types import ModelDetector
 
 
@@ -62,7 +64,10 @@ def _beside(settings: Settings, ready: ModelDetector) -> ModelDetector:
 
 def _on(network: NetworkDetector, settings: Settings) -> NetworkDetector:
     return network.beside(
-        build_reference(settings), confidence=floor_of(settings), counts_from=settings.recipe.threshold_of
+        build_reference(settings),
+        confidence=floor_of(settings),
+        counts_from=settings.recipe.threshold_of,
+        fails=partial(fails, recipe=build_limits(settings)),
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from station import __version__
 from station.config import Settings, load_trust
+from station.decide import fails
 from station.detectors.backends import Places, open_network
 from station.detectors.find import find_model
 from station.detectors.reference import Reference
@@ -50,6 +53,7 @@ def build_detector(settings: Settings, model: ModelFile | None = None) -> Networ
         confidence=floor_of(settings),
         iou=wanted.iou,
         counts_from=settings.recipe.threshold_of,
+        fails=partial(fails, recipe=build_limits(settings)),
         reference=build_reference(settings),
         tiling=build_tiling(settings),
     )
@@ -104,16 +108,24 @@ def build_trust(settings: Settings) -> TrustLimits | None:
 def build_recipe(settings: Settings) -> Recipe:
     """The recipe's limits. Raises ConfigError for a template that cannot be used."""
     wanted, reference = settings.recipe, build_reference(settings)
+    return replace(
+        build_limits(settings),
+        template_sha256=None if reference is None else reference.sha256,
+        registration_limit=None if reference is None else wanted.registration_limit,
+        trust=build_trust(settings),
+    )
+
+
+def build_limits(settings: Settings) -> Recipe:
+    """What the recipe says of defects, and of the picture's contrast: all of it for which no file is read."""
+    wanted = settings.recipe
     return Recipe(
         name=wanted.name,
         default_threshold=wanted.threshold,
         thresholds=dict(wanted.thresholds),
         min_area_px=wanted.min_area_px,
         ignore=tuple(Region(one.name, Box(one.x, one.y, one.width, one.height)) for one in wanted.ignore),
-        template_sha256=None if reference is None else reference.sha256,
-        registration_limit=None if reference is None else wanted.registration_limit,
         min_contrast=wanted.min_contrast,
-        trust=build_trust(settings),
     )
 
 

@@ -153,3 +153,23 @@ def test_each_recipe_tells_the_detector_what_counts_by_it(tmp_path: Path) -> Non
     assert len(found) == 300
     with pytest.raises(DetectorError, match="more than 300 detections that count"):
         by_recipe["vias"].detect(board)
+
+
+def test_each_recipe_tells_the_detector_what_it_hides(tmp_path: Path) -> None:
+    """Two tiles that share a half: what the left one cut and calls open, the right one knows as a short."""
+    network = rows((52, 32, 24, 20, 0.8, 0), (20, 32, 24, 20, 0, 0.7), (20, 32, 24, 20, 0, 0))
+    model = save(tmp_path / "m.onnx", network)
+    wanted = settings(
+        station={"data_dir": tmp_path},
+        detector={"model": str(model), "backend": "onnxruntime"},
+        recipes={"large": {"name": "large", "min_area_px": 24 * 20 + 1}},
+    )
+    by_recipe = judges(wanted, build_judge(wanted).detector)
+    found = {
+        name: sorted((one.label, one.box.x) for one in detector.detect(np.zeros((64, 96, 3), np.uint8)))
+        for name, detector in by_recipe.items()
+    }
+    assert found == {
+        "default": [("open", 72), ("short", 8), ("short", 40)],
+        "large": [("open", 40), ("open", 72), ("short", 8), ("short", 40)],
+    }

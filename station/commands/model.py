@@ -60,6 +60,7 @@ def import_model(
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).lstrip("._-")
     store.check_free(name)
     boards = None if images is None else boards_of(images, depth_bits=depth_bits(settings))
+    store.make()  # what is measured on the way is kept beside it
     with tempfile.TemporaryDirectory(prefix="station-import-") as folder:
         onnx, facts = _as_onnx(settings, file, Path(folder), boards=boards, trusted=trusted, console=console)
         model = ModelFile(onnx, name, model_sha256(onnx))

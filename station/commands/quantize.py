@@ -251,7 +251,7 @@ def _detect(detector: NetworkDetector, image: Image) -> list[Defect]:
 
 def _side_by_side(before: NetworkDetector, after: NetworkDetector) -> tuple[float, float]:
     """Medians in ms, taken in turns: what else the machine does meets both."""
-    image = load(selftest.sample_pictures()[0])
+    image = selftest.sample_of_size(*before.input_size)
     took_ms: dict[int, list[float]] = {0: [], 1: []}
     for _ in range(ROUNDS):
         for number, detector in enumerate((before, after)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from station.decide import decide
-from station.types import Box, Defect, Image, ModelDetector, ModelInfo, Recipe, Verdict
+from station.decide import fails
+from station.types import Box, Defect, Image, ModelDetector, ModelInfo, Recipe
 
 SAME = 0.33  # overlap (IoU) of two boxes that are one thing
 COVERED = 0.5  # of the golden board's box: a fragment of what the network saw whole
@@ -48,19 +48,17 @@ def unite(network: Sequence[Defect], golden: Sequence[Defect], *, recipe: Recipe
     """Both lists as one: what is in both once, marked *found_by*, and as told by whom it counts for."""
     alone = list(golden)
     united: list[Defect] = []
+    sure = [one for one in network if fails(one, recipe)]
     told_so: list[Defect] = []  # a network tells one box under each label that it may have: the golden board's is one
     for one in network:
         same = [other for other in golden if _is_same(one.box, other.box)]
         alone = [other for other in alone if other not in same]
-        counting = [other for other in same if other not in told_so and _counts(other, recipe)]
-        told = one if _counts(one, recipe) else max(counting, key=_confidence, default=one)
+        known = [other for other in same if other in told_so or any(_is_same(each.box, other.box) for each in sure)]
+        counting = [other for other in same if other not in known and fails(other, recipe)]
+        told = one if one in sure else max(counting, key=_confidence, default=one)
         told_so.append(told)
         united.append(replace(told, found_by=found_by) if same else one)
     return united + alone
-
-
-def _counts(defect: Defect, recipe: Recipe) -> bool:
-    return decide([defect], recipe).verdict is Verdict.FAIL
 
 
 def _confidence(defect: Defect) -> float:

@@ -113,7 +113,7 @@ def _checked(loaded: ModelProto, model: Path) -> str:
     """The name of the input; the model is one that can be quantised."""
     from onnx import TensorProto
 
-    weights = {one.name for one in loaded.graph.initializer}
+    weights = {one.name: one.data_type for one in loaded.graph.initializer}
     inputs = [one for one in loaded.graph.input if one.name not in weights]
     kinds = {node.op_type for node in loaded.graph.node}
     opset = next((one.version for one in loaded.opset_import if one.domain in {"", "ai.onnx"}), 0)
@@ -121,7 +121,9 @@ def _checked(loaded: ModelProto, model: Path) -> str:
         raise ModelError(f"{model} is quantised already")
     if "Conv" not in kinds or len(inputs) != 1:
         raise ModelError(f"{model} has no convolutions over one input: there is nothing to quantise")
-    if inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
+    layers = {weights.get(node.input[1], TensorProto.FLOAT) for node in loaded.graph.node if node.op_type == "Conv"}
+    # An export with half=True may take floats, and cast them.
+    if layers | {inputs[0].type.tensor_type.elem_type} != {TensorProto.FLOAT}:
         raise ModelError(f"{model} is not a float32 model: export it with half=False, and quantise that")
     if opset < MIN_OPSET:
         raise ModelError(f"{model} has opset {opset}, and {MIN_OPSET} is needed: export it again with opset=17")

@@ -104,7 +104,7 @@ class Reference:
 
         By whole pixels, and by rotation and scale where that does not suffice. Raises DetectorError with the figure
         when the two do not fit: another product, a board that is mirrored or turned, a blank picture, another size; and
-        when it lies further off than *max_shift_px*.
+        when it lies further off than *max_shift_px*, or than a 16th of the long side to the right, left, top or bottom.
         A layout that is its own mirror image cannot be told from it.
         """
         check_colour(image)
@@ -131,6 +131,12 @@ class Reference:
             raise DetectorError(
                 f"the board does not fit its template: correlation {found.quality:.2f} < {self._limit:.2f} "
                 "(another product, turned, mirrored, or out of place?)"
+            )
+        reach_px = max(board.shape) / REACH
+        if max(abs(found.dx_px), abs(found.dy_px)) > reach_px:
+            raise DetectorError(
+                f"out of place: the board lies {found.shift_px:.1f} px off its template, more than {reach_px:g} to the "
+                f"right, left, top or bottom (a {REACH}th of the long side): has the camera or the fixture moved?"
             )
         if self.max_shift_px is not None and found.shift_px > self.max_shift_px:
             raise DetectorError(

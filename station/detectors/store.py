@@ -89,6 +89,11 @@ class ModelStore:
             return str(error)
         return None if whole else f"{file.path} is damaged: import the model again, under the same name"
 
+    def make(self) -> None:
+        """Makes the store, where it is not there yet. Raises ModelError."""
+        with self.changing():
+            pass
+
     def check_free(self, name: str) -> None:
         """
         Raises ModelError unless *name* is valid and free.

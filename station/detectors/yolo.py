@@ -57,7 +57,8 @@ class _Desk:
 
 class NetworkDetector:
     """
-    Implements ``types.Detector`` on any ``Network``: letterbox, run, decode.
+    Implements ``types.Detector`` on any ``Network``: letterbox, run, decode. *fails*: whether a defect alone fails the
+    board; None: any does that reaches *counts_from*.
 
     Boxes are in pixels of the original image, clipped to it, best first. What lies wholly outside the image is dropped,
     unless all that counts lies there: then the picture is not judged, as when more counts than can be listed, or for
@@ -75,6 +76,7 @@ class NetworkDetector:
         confidence: float,
         iou: float,
         counts_from: Callable[[str], float] | None = None,
+        fails: Callable[[Defect], bool] | None = None,
         reference: Reference | None = None,
         tiling: Tiling | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class NetworkDetector:
         self._confidence = confidence
         self._iou = iou
         self._counts = [confidence if counts_from is None else counts_from(label) for label in self.labels]
+        self._fails = fails or self._reaches
         self._tiling = tiling
         self._reference = reference
         # RT-DETR is trained on pictures that are stretched to its input, and on ultralytics' word for what it is.
@@ -105,7 +108,12 @@ class NetworkDetector:
         self._windows: tuple[Window, ...] = ()
 
     def beside(
-        self, reference: Reference | None, *, confidence: float, counts_from: Callable[[str], float]
+        self,
+        reference: Reference | None,
+        *,
+        confidence: float,
+        counts_from: Callable[[str], float],
+        fails: Callable[[Defect], bool],
     ) -> NetworkDetector:
         """Another detector on the same network, for another product: its template, and what it lists."""
         return NetworkDetector(
@@ -114,6 +122,7 @@ class NetworkDetector:
             confidence=confidence,
             iou=self._iou,
             counts_from=counts_from,
+            fails=fails,
             reference=reference,
             tiling=self._tiling,
         )
@@ -213,7 +222,7 @@ class NetworkDetector:
                 raise DetectorError(f"the network answered {len(output)} times to {len(together)} pictures")
             for at, (window, placement) in enumerate(zip(together, placements, strict=True)):
                 found.append([window.placed(one) for one in self._read(output[at : at + 1], placement)])
-        return merge(found, windows, iou=self._iou)
+        return merge(found, windows, iou=self._iou, fails=self._fails)
 
     def _read(self, output: Floats, placement: Placement) -> list[Defect]:
         found = decode(
@@ -293,6 +302,9 @@ class NetworkDetector:
         # RT-DETR always gives as many rows; others that leave the number open may give fewer for plain grey.
         rows = known[1] if self._detr else shape[2 if layout is Layout.ROWS else 1]
         return layout, MAX_DETECTIONS if rows is None else rows
+
+    def _reaches(self, defect: Defect) -> bool:
+        return defect.confidence >= self._counts[self.labels.index(defect.label)]
 
     def _label(self, kind: int) -> str:
         if not 0 <= kind < len(self.labels):

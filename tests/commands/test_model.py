@@ -18,6 +18,7 @@ from rich.console import Console
 from station.assets import SAMPLES
 from station.commands.model import import_model, list_models, rollback, toml_of, use, verify
 from station.config import Settings
+from station.detectors import backends
 from station.detectors.card import sha256_of, write_card
 from station.detectors.choices import Choices
 from station.detectors.store import BUNDLED, PAIRED, ModelStore
@@ -425,6 +426,24 @@ def test_a_station_whose_model_is_damaged_runs_with_the_last_good_one_and_says_s
         assert (event["verdict"], event["model"]["name"]) == ("fail", "one")
         done = daemon.call("model", "verify", "two")
         assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+
+
+def test_the_first_import_remembers_what_it_measured_for_those_that_follow(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contests = list[Path]()
+
+    def contest(path: Path, **_: object) -> backends.Choice:
+        contests.append(path)
+        return backends.Choice("onnxruntime", {"onnxruntime": 1.0, "openvino": 2.0})
+
+    monkeypatch.setattr(backends, "has_openvino", lambda: True)
+    monkeypatch.setattr(backends, "_contest", contest)
+    auto = settings.model_copy(update={"detector": settings.detector.model_copy(update={"backend": "auto"})})
+    assert not auto.station.data_dir.exists()
+    bring(auto, save_seeing(tmp_path / "tiny.onnx"), "one")
+    use(auto, "one", quiet())
+    assert len(contests) == 1
 
 
 ULTRALYTICS = """

@@ -19,7 +19,9 @@ from station.commands.model import import_model
 from station.commands.quantize import quantize_model
 from station.config import Settings
 from station.detectors.store import ModelStore
+from station.detectors.yolo import NetworkDetector
 from station.errors import LabelsError, ModelError
+from station.types import Defect, Image
 from tests.daemon import picture
 from tests.detectors.models import NAMES, save
 
@@ -114,6 +116,24 @@ def test_without_labels_the_two_are_compared_with_each_other(settings: Settings,
     assert "agreement with the original on 12 boards: 1.000 before, 1.000 after" in run(
         settings, "m", boards / "images"
     )
+
+
+def test_the_two_are_timed_on_a_picture_of_their_own_size(
+    settings: Settings, tmp_path: Path, boards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an import times a model: one of 640 pixels would be cut into tiles for it."""
+    seen, rounds, detect = list[tuple[int, ...]](), 7, NetworkDetector.detect_alone
+
+    def spy(detector: NetworkDetector, image: Image) -> list[Defect]:
+        seen.append(image.shape)
+        return detect(detector, image)
+
+    file = convolving(tmp_path / "m.onnx")
+    import_model(settings, file, name="m", images=None, miss_cost=50, trusted=False, console=Console(quiet=True))
+    monkeypatch.setattr("station.commands.quantize.ROUNDS", rounds)
+    monkeypatch.setattr(NetworkDetector, "detect_alone", spy)
+    run(settings, "m", boards)
+    assert seen[-2 * rounds :] == [(64, 64, 3)] * 2 * rounds
 
 
 def test_a_copy_that_loses_more_than_is_allowed_is_not_kept(

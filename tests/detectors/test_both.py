@@ -85,6 +85,12 @@ def test_what_only_the_golden_board_is_sure_of_is_told_once_whatever_labels_the_
     assert both(two, [golden(0.9, NEAR)]) == [("darker", 0.9, "net+golden"), ("open", 0.3, "net+golden")]
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_the_network_is_sure_of_is_told_once_also_where_it_has_a_weak_label_for_it(turn: int) -> None:
+    two = [network(0.9, HERE), network(0.3, HERE, label="open")][::turn]
+    assert both(two, [golden(0.8, NEAR)]) == [("short", 0.9, "net+golden"), ("open", 0.3, "net+golden")]
+
+
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -8,11 +8,18 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from station.detectors.pt import Told, agreement, convert
+from station.assets import SAMPLES
+from station.config import Settings
+from station.detectors.onnx import OnnxNetwork
+from station.detectors.pt import Agreement, Told, agreement, convert
 from station.errors import ModelError
+from station.labelled import load
+from station.model_choice import onnx_of
 from station.types import Box, Defect
+from tests.detectors.models import save
 
 BOX = Box(10, 10, 100, 50)
 
@@ -140,12 +147,75 @@ def test_without_anything_to_compare_nothing_is_believed() -> None:
         agreement(told(), lambda _: [])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ultralytics") is None, reason="ultralytics is not installed")
+ULTRALYTICS = """
+import shutil
+from types import SimpleNamespace
+import numpy as np
+from ultralytics.utils import {place}
+
+class YOLO:
+    # Stands for the real one, whose predict tells each box under its best label only.
+    task, overrides = "detect", {{"imgsz": 64}}
+    def __init__(self, path): pass
+    def export(self, **_): return shutil.copy(__file__.replace("__init__.py", "same.onnx"), "made.onnx")
+    def predict(self, frame, *, conf, iou, **_):
+        answer = np.load(__file__.replace("__init__.py", "answer.npy"))
+        rows = {place}.non_max_suppression(answer, conf, iou, None, False)
+        boxes = SimpleNamespace(xyxy=rows[:, :4], conf=rows[:, 4], cls=rows[:, 5])
+        return [SimpleNamespace(names={{0: "open", 1: "short"}}, boxes=boxes)]
+"""
+SUPPRESSION = """
+import numpy as np
+
+def non_max_suppression(prediction, conf_thres, iou_thres, classes=None, agnostic=False, multi_label=False):
+    rows = []
+    for x, y, width, height, *scores in prediction[0].T:
+        for kind in range(len(scores)) if multi_label else [int(np.argmax(scores))]:
+            if scores[kind] > conf_thres:
+                box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+                rows.append((*box, scores[kind], kind))
+    return np.array(rows)
+"""
+
+
+def converted(pt: Path, *, pictures: Sequence[Path]) -> Agreement:
+    """What becomes of *pt* on its whole way, with the child that is ours."""
+    folder = pt.parent / "work"
+    folder.mkdir()
+    settings = Settings.model_validate(
+        {"station": {"data_dir": pt.parent / "data"}, "detector": {"backend": "onnxruntime", "threads": 1}}
+    )
+    return onnx_of(pt, folder, settings, pictures=pictures, on_progress=print)[1]
+
+
+@pytest.mark.parametrize("place", ["nms", "ops"])
+def test_a_box_that_may_have_two_labels_is_compared_under_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The station lists it under both: an original that were asked for the best one only would never agree."""
+    package = tmp_path / "site" / "ultralytics"
+    (package / "utils").mkdir(parents=True)
+    answer = np.zeros((1, 6, 84), np.float32)
+    answer[0, :, 0] = [30, 30, 20, 20, 0.9, 0.4]
+    np.save(package / "answer.npy", answer)
+    save(package / "same.onnx", answer)
+    (package / "__init__.py").write_text(ULTRALYTICS.format(place=place))
+    (package / "utils" / "__init__.py").write_text("")
+    (package / "utils" / f"{place}.py").write_text(SUPPRESSION)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    agreed = converted(tmp_path / "best.pt", pictures=sorted(SAMPLES.glob("fail-*"))[:1])
+    assert (agreed.compared, agreed.smallest_iou) == (2, 1.0)
+
+
+needs_ultralytics = pytest.mark.skipif(
+    importlib.util.find_spec("ultralytics") is None, reason="ultralytics is not installed"
+)
+
+
+@needs_ultralytics
 def test_ultralytics_converts_a_network_of_its_own(tmp_path: Path) -> None:
     from ultralytics import YOLO
-
-    from station.assets import SAMPLES
-    from station.detectors.onnx import OnnxNetwork
 
     YOLO("yolo11n.yaml").save(tmp_path / "fresh.pt")
     (tmp_path / "work").mkdir()
@@ -154,6 +224,32 @@ def test_ultralytics_converts_a_network_of_its_own(tmp_path: Path) -> None:
     )
     assert len(OnnxNetwork(made.onnx).labels) == 80
     assert len(made.told) == 2
+
+
+@needs_ultralytics
+@pytest.mark.parametrize("kind", ["yolov8n", "yolo11n"])
+def test_a_network_that_is_in_two_minds_agrees_with_what_ultralytics_makes_of_it(tmp_path: Path, kind: str) -> None:
+    import torch
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.manual_seed(0)
+    pictures = sorted(SAMPLES.glob("fail-*"))[:2]
+    model = YOLO(f"{kind}.yaml")
+    network = model.model = DetectionModel(f"{kind}.yaml", nc=2, verbose=False)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0  # one look at the pictures, or a fresh network answers the same everywhere
+    with torch.no_grad():
+        seen = np.stack([load(one) for one in pictures]).transpose(0, 3, 1, 2) / 255
+        network(torch.from_numpy(seen).float())
+        for name, values in network.named_parameters():
+            if "cv3" in name and name.endswith(".2.weight"):
+                values[1] = values[0]
+            if "cv3" in name and name.endswith(".2.bias"):  # the second label is always a little behind the first
+                values.copy_(torch.tensor([-4.0, -4.5]))
+    model.save(tmp_path / "fresh.pt")
+    assert converted(tmp_path / "fresh.pt", pictures=pictures).compared > 10
 
 
 def test_the_child_is_a_program_that_needs_nothing_of_ours() -> None:

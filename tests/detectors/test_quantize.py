@@ -49,6 +49,19 @@ def network(path: Path, *, opset: int = 17, kind: int = TensorProto.FLOAT) -> Pa
     return path
 
 
+def half_inside(path: Path) -> Path:
+    """The network as an export with half=True has it: float from outside, and cast to float16 and back."""
+    model = onnx.load(network(path, kind=TensorProto.FLOAT16))
+    graph = model.graph
+    for outer in (*graph.input, *graph.output):
+        outer.type.tensor_type.elem_type = TensorProto.FLOAT
+    graph.node[0].input[0], graph.node[-1].output[0] = "halved", "half"
+    graph.node.insert(0, helper.make_node("Cast", ["images"], ["halved"], to=TensorProto.FLOAT16))
+    graph.node.append(helper.make_node("Cast", ["half"], ["output0"], to=TensorProto.FLOAT))
+    onnx.save(model, str(path))
+    return path
+
+
 def pictures(count: int = 16) -> Iterator[NDArray[np.float32]]:
     rng = np.random.default_rng(1)
     for _ in range(count):
@@ -91,6 +104,7 @@ def test_what_cannot_be_quantised_says_what_to_do(tmp_path: Path) -> None:
         (tmp_path / "text.onnx", 16, "cannot be read"),
         (save_seeing(tmp_path / "tiny.onnx"), 16, "no convolutions"),
         (half, 16, "half=False"),
+        (half_inside(tmp_path / "inside.onnx"), 16, "not a float32 model: export it with half=False"),
         (network(tmp_path / "old.onnx", opset=12), 16, "opset=17"),
         (good, 0, "0 pictures are too few"),
         (good, FEWEST - 1, "too few"),

@@ -36,6 +36,20 @@ def test_a_shift_is_found_to_the_pixel(right_px: int, down_px: int) -> None:
     assert found.quality > 0.8
 
 
+@pytest.mark.parametrize(("width", "height", "reach_px"), [(640, 640, 40), (900, 600, 56.25)])
+def test_a_board_that_lies_off_by_more_than_a_16th_of_its_long_side_is_refused_with_the_figure(
+    width: int, height: int, reach_px: float
+) -> None:
+    template = layout(1, width=width, height=height)
+    known = reference(template)
+    inside, outside = int(reach_px) - 1, int(reach_px) + 5
+    assert known.register(photo(shifted(template, inside, -inside))).dx_px == inside
+    for x, y in ((outside, 0), (0, -outside), (-outside - 15, 10)):
+        off = rf"lies {max(abs(x), abs(y))}\.?\d* px off its template, more than {reach_px:g} "
+        with pytest.raises(DetectorError, match=off):
+            known.register(photo(shifted(template, x, y)))
+
+
 def test_a_board_in_its_place_gets_the_template_as_it_is() -> None:
     template = layout(2)
     found = reference(template).register(photo(template))

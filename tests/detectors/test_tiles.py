@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import pytest
 
-from station.detectors.tiles import MIN_OVERLAP_PX, Window, is_big, merge, plan
-from station.types import Box, Defect
+from station.decide import fails
+from station.detectors import tiles
+from station.detectors.tiles import MIN_OVERLAP_PX, Window, is_big, plan
+from station.types import Box, Defect, Recipe, Region
 
 TILE = (640, 640)
 IOU = 0.45
 # Two tiles side by side that share x from 512 to 640, and a picture that ends at 1152.
 LEFT, RIGHT = Window(0, 0, 640, 640), Window(512, 0, 640, 640)
 PAIR = (LEFT, RIGHT)
+RECIPE = Recipe("r", 0.5)
 
 
 def defect(left: float, top: float, right: float, bottom: float, *, label: str = "spur", score: float = 0.8) -> Defect:
@@ -23,10 +29,16 @@ def corners(one: Defect) -> tuple[float, float, float, float]:
     return one.box.x, one.box.y, one.box.x + one.box.width, one.box.y + one.box.height
 
 
-def both_ways(left: list[Defect], right: list[Defect]) -> list[Defect]:
+def merge(
+    found: Sequence[Sequence[Defect]], windows: Sequence[Window], *, iou: float, recipe: Recipe = RECIPE
+) -> list[Defect]:
+    return tiles.merge(found, windows, iou=iou, fails=partial(fails, recipe=recipe))
+
+
+def both_ways(left: list[Defect], right: list[Defect], *, recipe: Recipe = RECIPE) -> list[Defect]:
     """What the pair gives, which must not depend on which tile came first."""
-    merged = merge([left, right], PAIR, iou=IOU)
-    turned = merge([right, left], PAIR[::-1], iou=IOU)
+    merged = merge([left, right], PAIR, iou=IOU, recipe=recipe)
+    turned = merge([right, left], PAIR[::-1], iou=IOU, recipe=recipe)
     assert sorted(map(corners, merged)) == sorted(map(corners, turned))
     return merged
 
@@ -167,8 +179,58 @@ def test_what_one_tile_told_apart_stays_apart() -> None:
     assert sorted(map(corners, merged)) == [(400, 100, 540, 140), (400, 150, 540, 190)]
 
 
-def test_defects_of_two_labels_are_never_one() -> None:
+def test_defects_of_two_labels_are_two_where_both_were_seen_whole() -> None:
     assert len(both_ways([defect(550, 100, 590, 140)], [defect(550, 100, 590, 140, label="short")])) == 2
+
+
+OPEN, BITE = defect(600, 100, 640, 150, label="open"), defect(601, 100, 680, 150, label="mousebite")
+
+
+def test_a_part_that_looks_like_something_else_is_told_as_the_tile_knows_it_that_saw_it_whole() -> None:
+    assert both_ways([OPEN], [BITE]) == [BITE]
+    weak = defect(600, 100, 680, 150, label="open", score=0.3)
+    assert both_ways([OPEN], [BITE, weak]) == [BITE, weak], "which it does not make surer of what it is not"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(defect(601, 100, 680, 150, label="mousebite", score=0.49), id="does not count"),
+        pytest.param(defect(630, 100, 680, 150, label="mousebite"), id="over too little of it"),
+        pytest.param(defect(512, 100, 680, 150, label="mousebite"), id="cut itself"),
+    ],
+)
+def test_a_part_stays_where_nobody_knows_better(other: Defect) -> None:
+    merged = both_ways([OPEN], [other])
+    assert len(merged) == 2
+    assert OPEN in merged
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("r", 0.5, {"mousebite": 0.9}),
+        Recipe("r", 0.5, min_area_px=4000),
+        Recipe("r", 0.5, ignore=(Region("logo", Box(635, 90, 20, 80)),)),
+    ],
+    ids=["threshold", "area", "region"],
+)
+def test_a_part_stays_where_the_recipe_hides_what_is_known_better(recipe: Recipe) -> None:
+    assert sorted(both_ways([OPEN], [BITE], recipe=recipe), key=corners) == [OPEN, BITE]
+
+
+def test_a_part_stays_where_what_is_known_better_is_hidden_once_it_is_united() -> None:
+    """Both tiles saw the bite, and what they saw of it together has its centre in the region."""
+    region = Recipe("r", 0.5, ignore=(Region("logo", Box(610, 90, 20, 80)),))
+    bite = defect(560, 100, 640, 150, label="mousebite", score=0.6)
+    merged = both_ways([OPEN, bite], [BITE], recipe=region)
+    assert sorted(map(corners, merged)) == [(560, 100, 680, 150), corners(OPEN)]
+
+
+def test_a_part_stays_where_its_own_tile_has_told_it_apart_or_the_other_sees_less_of_its_place() -> None:
+    assert len(both_ways([OPEN, defect(600, 100, 630, 150, label="mousebite")], [])) == 2
+    long = defect(480, 100, 640, 150, label="open")
+    assert len(both_ways([long], [defect(516, 100, 680, 150, label="mousebite")])) == 2
 
 
 def test_a_defect_at_the_pictures_own_edge_is_whole() -> None:
@@ -305,6 +367,38 @@ def test_nothing_is_lost_whatever_the_tiles_say() -> None:
         assert len(merged) >= len(part), "what one tile told apart stays apart"
         for one in part:
             assert any(touch(one, other) and other.confidence >= one.confidence for other in merged)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        Recipe("r", 0.8, {"open": 0.1}),
+        Recipe("r", 0.5, min_area_px=1500.0),
+        Recipe("r", 0.5, ignore=(Region("logo", Box(600, 300, 20, 100)),)),
+    ],
+)
+def test_what_fails_the_board_is_left_out_only_for_something_there_that_fails_it_too(recipe: Recipe) -> None:
+    random = np.random.default_rng(3)
+    left_out = 0
+    for _ in range(400):
+        found: list[list[Defect]] = []
+        for window in PAIR:
+            low = random.uniform(0, 40, (3, 2)) + np.array((560 - window.x, 300))
+            high = np.minimum(low + random.uniform(10, 90, (3, 2)), 640)
+            labels, scores = random.choice(["open", "spur"], 3).tolist(), random.uniform(0, 1, 3).tolist()
+            boxes = zip(low.tolist(), high.tolist(), labels, scores, strict=True)
+            found.append([window.placed(defect(*a, *b, label=name, score=score)) for a, b, name, score in boxes])
+        merged, plain = merge(found, PAIR, iou=IOU, recipe=recipe), tiles.merge(found, PAIR, iou=IOU, fails=never)
+        failing = [one for one in merged if fails(one, recipe)]
+        for one in plain:
+            assert one in merged or not fails(one, recipe) or any(touch(one, other) for other in failing)
+        left_out += len(merged) < len(plain)
+    assert left_out > 10
+
+
+def never(_: Defect) -> bool:
+    return False
 
 
 def touch(one: Defect, other: Defect) -> bool:
