@@ -33,7 +33,8 @@ from station.heartbeat import Vitals, heartbeat_of
 from station.housekeeping import Housekeeping
 from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
-from station.line import Listeners, log_inspection, run_line, settle_left_open
+from station.left_open import settle_left_open
+from station.line import Listeners, log_inspection, run_line
 from station.line_sections import AskedTrigger, HttpTrigger, MqttTrigger, PatliteTower
 from station.line_side import build_line_side
 from station.memory import give_back, share_one_heap

@@ -13,9 +13,9 @@ from station.clock import Clock
 from station.config import Settings
 from station.detectors.network import cores
 from station.health import Health
+from station.inspection import Bench
 from station.judge import judges
 from station.ledger import SqliteLedger
-from station.line import Bench
 from station.model_choice import ModelDetector
 from station.parts import build_recipe, make_folder, recipe_sha256
 from station.recipes import Recipes

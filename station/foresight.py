@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from station.line import Bench, Seen, detected, unfit
+from station.inspection import Bench, Seen, detected, unfit
 from station.picture import keep_to_one_core
 from station.turns import Turns
 from station.types import Frame, Image

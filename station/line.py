@@ -6,82 +6,24 @@ Where there is no gate nobody waits for the record: evidence comes before it, an
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol
 
 import structlog
 
-from station.decide import decide, unknown
 from station.digest import pixels_sha256
-from station.errors import DetectorError, GateError, GateLateError
+from station.errors import GateError, GateLateError
 from station.events import GATE_FAILED, GATE_LATE, GATE_OFF, GATE_SHOWN, GATE_UNKNOWN, Aftermath, event_of, late
-from station.trust import problem_of
-from station.types import (
-    Answer,
-    Beat,
-    Decision,
-    Defect,
-    Detector,
-    Entry,
-    Evidence,
-    Frame,
-    Gate,
-    Image,
-    Inspection,
-    Ledger,
-    Recipe,
-    Recorded,
-    Source,
-    Stop,
-    Trigger,
-    Verdict,
-)
+from station.inspection import Bench, Look, inspect
+from station.types import Answer, Beat, Entry, Evidence, Frame, Gate, Inspection, Ledger, Source, Stop, Verdict
 
 log = structlog.get_logger(__name__)
 
 # Turns without a board, of a quarter of a second, after which a line that failed is well again: one that fails at the
 # same file each time was not well in between.
 WELL_TURNS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """
-    What judges a board, and under which names it is on record.
-
-    *half* is the same detector on half of the cores, for two boards at a time; None: *detector* serves both.
-    *withhold* has the last word on a decision: a challenge that is due lets nothing pass.
-    """
-
-    detector: Detector
-    recipe: Recipe
-    recipe_sha256: str
-    station: str
-    clock_synced: Callable[[], bool]
-    withhold: Callable[[Frame, Decision], Decision] | None = None
-    half: Detector | None = None
-
-    def detector_for(self, *, alone: bool) -> Detector:
-        """What judges a board *alone*, on all cores, or beside another one."""
-        return self.detector if alone or self.half is None else self.half
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is to be seen on a board: the *problem* that keeps it from being judged, or what a detector found on it."""
-
-    problem: str | None
-    defects: list[Defect]
-    detect_ms: float | None
-
-
-Look = Callable[[Image, Bench], Seen]
-"""Looks at a picture as the bench would have it. Raises DetectorError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +38,6 @@ class Listeners:
     inspected: Callable[[Inspection], None]
     worked: Callable[[], None]
     committed: Callable[[], None]
-
-
-class LeftOpen(Protocol):
-    """The triggers of an earlier run (``trigger_journal.TriggerJournal``). Raises LedgerError."""
-
-    def left_open(self) -> list[tuple[Trigger, str | None]]: ...
-
-    def unanswered(self, trigger_id: str, /) -> None: ...
-
-    def recorded(self, trigger_id: str, /) -> None: ...
-
-
-class Known(Ledger, Protocol):
-    """A ledger that can say what it knows of a board."""
-
-    def recorded(self, event_id: str, /) -> Recorded | None: ...
-
-    def amend_late(self, event_id: str, why: str, /) -> None: ...
 
 
 def run_line(
@@ -191,53 +115,6 @@ def _inspected(frame: Frame, bench: Bench, look: Look, hashing: Executor) -> Ins
     return replace(inspection, frame=replace(frame, sha256=sha256.result()))
 
 
-def look_now(image: Image, bench: Bench) -> Seen:
-    """Raises DetectorError."""
-    return unfit(image, bench) or detected(image, bench, alone=True)
-
-
-def unfit(image: Image, bench: Bench) -> Seen | None:
-    """Why nobody can judge *image*; None: it is fit, and the detector's."""
-    recipe = bench.recipe
-    problem = problem_of(image, min_contrast=recipe.min_contrast, limits=recipe.trust)
-    return None if problem is None else Seen(problem, [], None)
-
-
-def detected(image: Image, bench: Bench, *, alone: bool) -> Seen:
-    """What the detector finds, *alone* or beside another board. Raises DetectorError."""
-    began_s = time.perf_counter()
-    defects = bench.detector_for(alone=alone).detect(image)
-    return Seen(None, defects, (time.perf_counter() - began_s) * 1e3)
-
-
-def inspect(frame: Frame, bench: Bench, look: Look = look_now) -> Inspection:
-    """Judges one frame. A picture or a detector in trouble becomes UNKNOWN; nothing else is caught."""
-    began_s = time.perf_counter()
-    detect_ms: float | None = None
-    if frame.image is None:
-        decision = unknown(frame.problem or "no picture")
-    else:
-        try:
-            seen = look(frame.image, bench)
-            decision = decide(seen.defects, bench.recipe) if seen.problem is None else unknown(seen.problem)
-            detect_ms = seen.detect_ms
-        except DetectorError as error:
-            decision = unknown(f"the detector could not judge it: {error}")
-    if bench.withhold is not None:
-        decision = bench.withhold(frame, decision)
-    return Inspection(
-        frame=frame,
-        decision=decision,
-        model=bench.detector.model,
-        recipe=bench.recipe.name,
-        recipe_sha256=bench.recipe_sha256,
-        detect_ms=detect_ms,
-        # A board that was looked at ahead of its turn took that time too.
-        total_ms=max((time.perf_counter() - began_s) * 1e3, detect_ms or 0.0),
-        clock_synced=bench.clock_synced(),
-    )
-
-
 def keep_and_record(inspection: Inspection, station: str, *, ledger: Ledger, evidence: Evidence) -> None:
     """
     Keeps the evidence, whole on disk before the event names it, then records the board and owes its event.
@@ -300,34 +177,6 @@ def seal(
     amended = inspection.decision if shown == GATE_LATE else None
     ledger.seal(entry, event_of(inspection, entry, aftermath, station=station), amended=amended)
     then.committed()
-
-
-def settle_left_open(journal: LeftOpen, ledger: Known, choose: Callable[[Frame], Bench]) -> int:
-    """
-    Ends what a crash left of earlier triggers, before new ones come; returns how many got no answer.
-
-    A board that is not on record was told nothing, and so rejected, or UNKNOWN when its time was over: it becomes
-    UNKNOWN; so does one that is on record, but for whose trigger the line was answered UNKNOWN. Raises LedgerError.
-    """
-    left = journal.left_open()
-    for trigger, answered in left:
-        if ledger.recorded(trigger.id) is None:
-            went = "the station went down"
-            problem = (
-                f"{went} before it answered" if answered is None else f"late: it was answered {answered}, then {went}"
-            )
-            frame = Frame(trigger.id, None, trigger.at, "camera", None, trigger.board_serial, "", problem, trigger)
-            bench = choose(frame)
-            inspection = inspect(frame, bench)
-            after = Aftermath(GATE_UNKNOWN if answered is None else GATE_LATE, None)
-            ledger.record(inspection, partial(event_of, inspection, aftermath=after, station=bench.station), owed=True)
-        elif answered == Verdict.UNKNOWN.value:
-            ledger.amend_late(trigger.id, "it was answered unknown, then the station went down")
-        journal.unanswered(trigger.id)
-        journal.recorded(trigger.id)
-    if left:
-        log.warning("triggers were left unanswered", triggers=len(left))
-    return len(left)
 
 
 def log_inspection(inspection: Inspection) -> None:

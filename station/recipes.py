@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 
 from station.errors import CommandError
+from station.inspection import Bench
 from station.kept_file import read_kept, write_kept
-from station.line import Bench
 from station.types import Frame
 
 log = structlog.get_logger(__name__)

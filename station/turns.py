@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from station.line import Bench
+from station.inspection import Bench
 from station.types import Defect, Image, ModelInfo
 
 

@@ -24,8 +24,8 @@ from station.health import Health
 from station.heartbeat import Vitals
 from station.http_metrics import HttpMetrics
 from station.http_section import LOOPBACK
+from station.inspection import Bench, inspect
 from station.kept_file import keep_secret
-from station.line import Bench, inspect
 from station.line_sections import HttpTrigger
 from station.metrics import Metrics
 from station.parts import depth_bits, make_folder

@@ -11,13 +11,11 @@ import pytest
 
 from station.errors import DetectorError
 from station.foresight import AHEAD, Foresight
-from station.line import Bench, inspect
+from station.inspection import Bench, inspect
 from station.turns import Turns
-from station.types import Box, Defect, Frame, Image, ModelInfo, Verdict
-from tests.test_line import bench, frame
+from station.types import Defect, Frame, Image, ModelInfo, Verdict
+from tests.benches import SHORT, bench, frame
 from tests.waiting import until
-
-SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
 
 
 class Slow:

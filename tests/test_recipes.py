@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from station.errors import CommandError
+from station.inspection import Bench
 from station.kept_file import read_kept, write_kept
-from station.line import Bench
 from station.recipes import KEEP_S, Recipes
 from station.testing import FakeDetector
 from station.types import Frame, Recipe, Trigger

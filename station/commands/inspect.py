@@ -18,8 +18,8 @@ from station.config import Settings
 from station.drawing import drawn
 from station.errors import ConfigError
 from station.events import GATE_OFF, Aftermath, event_of
+from station.inspection import Bench, inspect
 from station.judge import build_judge
-from station.line import Bench, inspect
 from station.parts import build_recipe, check_labels, depth_bits, make_folder, picture_limits, recipe_sha256
 from station.picture import decode, look, refusal
 from station.sections import MB
