@@ -66,7 +66,8 @@ def run_line(
         ThreadPoolExecutor(1, "hash") as hashing,
         closing(source.frames(stop)) as frames,
     ):
-        sealing: Future[None] | None = None
+        sealing: Future[None] = Future()  # of the board before
+        sealing.set_result(None)
         idle_turns = 0
         while not stop.is_set():
             beat("line")
@@ -77,33 +78,36 @@ def run_line(
                 frame = next(frames)
             except StopIteration:
                 return  # asked to stop; a source that ends by itself is a failure, and the supervisor takes it for one
-            if frame is not None and gate is not None:
+            if frame is None:
+                sealing.result()
+                idle_turns += 1
+                if idle_turns >= WELL_TURNS:
+                    listeners.worked()
+                continue
+            idle_turns = 0
+            if gate is not None:
                 gate.busy(True)
-            bench = None if frame is None else choose(frame)  # once a board: a recipe never changes within one
-            inspection = None if frame is None or bench is None else _inspected(frame, bench, look, hashing)
-            if sealing is not None:
-                sealing.result()  # a LedgerError of its own ends the line here, before another board is answered
-                sealing = None
-            if inspection is not None and bench is not None:
-                if gate is None:
-                    keep_and_record(inspection, bench.station, ledger=ledger, evidence=evidence)
-                    listeners.committed()
-                else:
-                    inspection, entry, shown = answer(inspection, bench.station, gate=gate, ledger=ledger)
-                    sealing = beside.submit(
-                        seal,
-                        inspection,
-                        entry,
-                        shown,
-                        station=bench.station,
-                        ledger=ledger,
-                        evidence=evidence,
-                        then=listeners,
-                    )
-                listeners.inspected(inspection)
-            idle_turns = 0 if frame is not None else idle_turns + 1
-            if inspection is not None or idle_turns >= WELL_TURNS:
-                listeners.worked()
+            bench = choose(frame)  # once a board: a recipe never changes within one
+            inspection = _inspected(frame, bench, look, hashing)
+            sealing.result()  # a LedgerError of its own ends the line here, before another board is answered
+            if gate is None:
+                keep_and_record(inspection, bench.station, ledger=ledger, evidence=evidence)
+                listeners.committed()
+            else:
+                inspection, entry, shown = answer(inspection, bench.station, gate=gate, ledger=ledger)
+                sealing = beside.submit(
+                    seal,
+                    inspection,
+                    entry,
+                    shown,
+                    station=bench.station,
+                    ledger=ledger,
+                    evidence=evidence,
+                    then=listeners,
+                )
+            listeners.inspected(inspection)
+            listeners.worked()
+            del inspection  # its picture is not to stay in memory while the line is idle
 
 
 def _inspected(frame: Frame, bench: Bench, look: Look, hashing: Executor) -> Inspection:

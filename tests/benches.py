@@ -10,15 +10,21 @@ import numpy as np
 
 from station.inspection import Bench
 from station.testing import FakeDetector
-from station.types import Box, Defect, Frame, Recipe
+from station.types import Box, Defect, Frame, Image, Recipe
 
 SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
+
+
+def board_picture() -> Image:
+    """A small one, with enough on it to be taken for a board."""
+    picture: Image = np.indices((64, 64, 3), np.uint8).sum(axis=0, dtype=np.uint8)
+    return picture
 
 
 def frame(number: int = 1, **changes: Any) -> Frame:
     plain = Frame(
         id=f"00000000-0000-4000-8000-{number:012d}",
-        image=np.indices((64, 64, 3), np.uint8).sum(axis=0, dtype=np.uint8),
+        image=board_picture(),
         captured_at=datetime(2026, 11, 23, 10, 15, 30, 123000, tzinfo=timezone.utc),
         source="folder",
         file=f"board-{number}.jpg",

@@ -14,7 +14,7 @@ from station.foresight import AHEAD, Foresight
 from station.inspection import Bench, inspect
 from station.turns import Turns
 from station.types import Defect, Frame, Image, ModelInfo, Verdict
-from tests.benches import SHORT, bench, frame
+from tests.benches import SHORT, bench, board_picture, frame
 from tests.waiting import until
 
 
@@ -60,7 +60,7 @@ def station() -> Iterator[Station]:
 
 
 def board(number: int) -> Frame:
-    image = np.indices((64, 64, 3), np.uint8).sum(axis=0, dtype=np.uint8)
+    image = board_picture()
     image[0, 0, 0] = number
     return frame(number, image=image)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,8 +17,8 @@ from station.errors import GateError, GateLateError, LedgerError
 from station.inspection import inspect, look_now
 from station.line import WELL_TURNS, Listeners, answer, keep_and_record, log_inspection, run_line, seal
 from station.testing import FakeEvidence, FakeGate, FakeLedger, FakeSource
-from station.types import Decision, Entry, Gate, Inspection, Message, Trigger, Verdict
-from tests.benches import bench, frame
+from station.types import Decision, Entry, Frame, Gate, Image, Inspection, Message, Stop, Trigger, Verdict
+from tests.benches import bench, board_picture, frame
 
 
 def settle(ledger: FakeLedger, gate: Gate, evidence: FakeEvidence) -> None:
@@ -188,6 +189,25 @@ def test_a_board_whose_result_came_too_late_is_on_record_as_the_line_was_answere
     assert event["reason"].startswith("late: no result within 200 ms")
     assert "it would have been fail: short 0.91" in event["reason"]
     assert event["defects"], "what was found is told all the same"
+
+
+@pytest.mark.parametrize("gate", [None, FakeGate()])
+def test_a_line_that_is_idle_keeps_no_picture_in_memory(gate: FakeGate | None) -> None:
+    pictures: list[weakref.ref[Image]] = []
+
+    class Forgetful(FakeSource):
+        def frames(self, stop: Stop) -> Generator[Frame | None, None, None]:
+            image = board_picture()
+            pictures.append(weakref.ref(image))
+            yield frame(image=image)
+            del image
+            yield from super().frames(stop)
+
+    run = Run(Forgetful([]), FakeLedger(), gate=gate)
+    until(lambda: run.inspected)
+    run.inspected.clear()
+    until(lambda: pictures[0]() is None)
+    run.end()
 
 
 def test_a_board_that_cannot_be_recorded_is_not_shown_and_the_next_is_not_taken() -> None:
