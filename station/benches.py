@@ -19,8 +19,8 @@ from station.ledger import SqliteLedger
 from station.model_choice import ModelDetector
 from station.parts import build_recipe, make_folder, recipe_sha256
 from station.recipes import Recipes
-from station.turns import GuestDetector, Turns
-from station.types import Decision, Frame
+from station.turns import Turns
+from station.types import Decision, Defect, Frame, Image, ModelInfo
 
 log = structlog.get_logger(__name__)
 
@@ -86,8 +86,24 @@ def turns_at(settings: Settings, *, guests_abreast: bool) -> Turns:
 
 
 def guest(bench: Bench, turns: Turns) -> Bench:
-    """As the inspection API uses it: after the line, and no challenge of the line's is its affair."""
+    """*bench* for the inspection API: it takes a guest's turns, and the line's challenges are none of its business."""
     return replace(bench, detector=GuestDetector(bench, turns), withhold=None, half=None)
+
+
+class GuestDetector:
+    """The detector of *bench*, run in a guest's turns."""
+
+    def __init__(self, bench: Bench, turns: Turns) -> None:
+        self._bench = bench
+        self._turns = turns
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._bench.detector.model
+
+    def detect(self, image: Image) -> list[Defect]:
+        with self._turns.guest() as alone:
+            return self._bench.detector_for(alone=alone).detect(image)
 
 
 def _no_challenge(announcement: Announcement, recipe: str) -> Withhold:

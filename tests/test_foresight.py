@@ -46,6 +46,11 @@ class Station:
         self.turns = Turns(threads=2, guests_abreast=False)
         self.foresight = Foresight(choose=lambda _frame: self.bench, turns=self.turns)
 
+    def more_expected(self) -> bool:
+        """Whether a board looked at ahead now would leave half of the cores to others."""
+        with self.turns.ahead() as alone:
+            return not alone
+
     def free(self) -> None:
         self.whole.may.set()
         self.half.may.set()
@@ -117,7 +122,7 @@ def test_boards_that_the_line_passed_over_are_forgotten_and_slow_nobody_down(sta
         station.foresight.begin(one)
     assert judged(station, boards[1]) is Verdict.FAIL  # the line failed at the first
     assert [int(one.image[0, 0, 0]) for one in station.foresight._begun] == [3]
-    assert not station.turns.more_to_come
+    assert not station.more_expected()
 
 
 def test_a_picture_that_shows_no_board_is_seen_ahead_and_nobody_is_asked_of_it(station: Station) -> None:
@@ -128,7 +133,7 @@ def test_a_picture_that_shows_no_board_is_seen_ahead_and_nobody_is_asked_of_it(s
     decision = inspect(dark, station.bench, station.foresight.look).decision
     assert (decision.verdict, decision.reason[:29]) == (Verdict.UNKNOWN, "there is no board to be seen:")
     assert [one.image is behind.image for one in station.foresight._begun] == [True]
-    assert not station.turns.more_to_come
+    assert not station.more_expected()
     station.free()
     assert judged(station, behind) is Verdict.FAIL
     assert station.whole.asked + station.half.asked == [2]

@@ -97,6 +97,7 @@ PURE = {
     "tiff_parts",
     "toml_words",
     "today",
+    "turns",
     "detectors.metric",
     "detectors.thresholds",
 }
