@@ -274,6 +274,7 @@ class Station:
             return worker
 
         def line(stop: Stop) -> None:
+            self._foresight.forget()
             run_line(
                 stop,
                 source=self._side.source,

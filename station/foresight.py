@@ -39,14 +39,17 @@ class Foresight:
         self._lock = threading.Lock()
         self._begun: list[_Begun] = []  # in the order in which the line will ask
         self._in_a_row = False  # whether several boards are on their way to the line
+        self._closed = False
         self._workers = ThreadPoolExecutor(AHEAD, "look-ahead")
 
     def begin(self, frame: Frame) -> None:
-        """Looks at *frame*, which the line will want soon, beside the caller. Not after ``close``."""
+        """Looks at *frame*, which the line will want soon, beside the caller. After ``close`` it is left alone."""
         if frame.image is None:
             return
         bench = self._choose(frame)
         with self._lock:
+            if self._closed:
+                return
             # Keep only the last AHEAD. Older entries are left from a line that failed; its boards come again as new
             # frames.
             for left in self._begun[:-AHEAD]:
@@ -59,15 +62,27 @@ class Foresight:
             self._begun = [*waiting, _Begun(frame.image, bench, seen)]
 
     def look(self, image: Image, bench: Bench) -> Seen:
-        """For the line's thread. Raises DetectorError."""
+        """For the line's thread. Raises DetectorError; CancelledError for a board that ``close`` came before."""
         begun = self._taken(image)
         if begun is not None and begun.bench is bench:
             return begun.seen.result()
         return _look(image, bench, self._turns.line())
 
+    def forget(self) -> None:
+        """For the line when it starts, also after a failure: it asks for none of the boards of an earlier run."""
+        with self._lock:
+            for left in self._begun:
+                left.seen.cancel()
+            self._begun = []
+            self._expect(in_a_row=False)
+
     def close(self) -> None:
-        """Nothing that waits is looked at any more."""
-        self._workers.shutdown(cancel_futures=True)
+        """Nothing that waits is looked at any more, and it does not wait for what is: a run may hang."""
+        with self._lock:
+            self._closed = True
+        self.forget()
+        self._turns.end_ahead()
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _taken(self, image: Image) -> _Begun | None:
         with self._lock:

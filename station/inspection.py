@@ -44,7 +44,10 @@ class Seen:
 
 
 Look = Callable[[Image, Bench], Seen]
-"""Looks at a picture as the bench would have it. Raises DetectorError."""
+"""
+Looks at a picture as the bench would have it. Raises DetectorError, and CancelledError when the station stops before
+the detector comes to it.
+"""
 
 
 def look_now(image: Image, bench: Bench) -> Seen:

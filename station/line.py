@@ -7,7 +7,7 @@ Where there is no gate nobody waits for the record: evidence comes before it, an
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -88,7 +88,10 @@ def run_line(
             if gate is not None:
                 gate.busy(True)
             bench = choose(frame)  # once a board: a recipe never changes within one
-            inspection = _inspected(frame, bench, look, hashing)
+            try:
+                inspection = _inspected(frame, bench, look, hashing)
+            except CancelledError:
+                return  # at a stop: the board is not on record, so the next start meets it again
             sealing.result()  # a LedgerError of its own ends the line here, before another board is answered
             if gate is None:
                 keep_and_record(inspection, bench.station, ledger=ledger, evidence=evidence)

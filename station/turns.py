@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager
 
 
@@ -27,6 +28,7 @@ class Turns:
         self._running = 0
         self._alone = False  # what runs has all cores
         self._more_expected = False
+        self._ahead_ended = False
         self._line: deque[_Waiting] = deque()
         self._ahead: deque[_Waiting] = deque()
         self._guests: deque[_Waiting] = deque()
@@ -43,12 +45,20 @@ class Turns:
         with self._lock:
             self._more_expected = yes  # lets nobody in: it decides how many cores a job gets, and not when
 
+    def end_ahead(self) -> None:
+        """Nobody looks ahead any more: who waits for that, or comes for it, gets CancelledError. What runs, runs on."""
+        with self._lock:
+            self._ahead_ended = True
+            for one in self._ahead:
+                one.admitted.release()
+            self._ahead.clear()
+
     def line(self) -> AbstractContextManager[bool]:
         """For the line's own thread. Yields True: it has all cores."""
         return self._turn(self._line)
 
     def ahead(self) -> AbstractContextManager[bool]:
-        """For look-ahead jobs. Yields True for all cores, False for half."""
+        """For look-ahead jobs. Yields True for all cores, False for half. Raises CancelledError after ``end_ahead``."""
         return self._turn(self._ahead)
 
     def guest(self) -> AbstractContextManager[bool]:
@@ -59,9 +69,13 @@ class Turns:
     def _turn(self, queue: deque[_Waiting]) -> Iterator[bool]:
         mine = _Waiting()
         with self._lock:
+            if queue is self._ahead and self._ahead_ended:
+                raise CancelledError
             queue.append(mine)
             self._let_in()
-        mine.admitted.acquire()  # until _begin releases it
+        mine.admitted.acquire()  # until _begin or end_ahead releases it
+        if not mine.begun:
+            raise CancelledError
         try:
             yield mine.alone
         finally:
@@ -92,6 +106,7 @@ class Turns:
         self._running += 1
         self._guests_running += queue is self._guests
         self._alone = one.alone = alone
+        one.begun = True
         one.admitted.release()
 
 
@@ -99,4 +114,5 @@ class _Waiting:
     def __init__(self) -> None:
         self.admitted = threading.Lock()
         self.admitted.acquire()
+        self.begun = False
         self.alone = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 
 import pytest
@@ -18,6 +19,7 @@ class People:
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
         self.inside: dict[str, bool] = {}
+        self.away: list[str] = []
         self._go: dict[str, threading.Event] = {}
         self._threads: dict[str, threading.Thread] = {}
 
@@ -34,6 +36,13 @@ class People:
         self._threads[name].join(30)
         assert not self._threads[name].is_alive()
 
+    def sent_away(self, *names: str) -> None:
+        """These wait no more, and have had no turn."""
+        for name in names:
+            self._threads[name].join(30)
+            assert not self._threads[name].is_alive()
+            assert name in self.away
+
     def close(self) -> None:
         for event in self._go.values():
             event.set()
@@ -48,10 +57,13 @@ class People:
                 turn = self.turns.ahead()
             case _:
                 turn = self.turns.guest()
-        with turn as alone:
-            self.inside[name] = alone
-            assert self._go[name].wait(30)
-            del self.inside[name]
+        try:
+            with turn as alone:
+                self.inside[name] = alone
+                assert self._go[name].wait(30)
+                del self.inside[name]
+        except CancelledError:
+            self.away.append(name)
 
 
 @pytest.fixture
@@ -132,6 +144,22 @@ def test_who_looks_ahead_has_all_cores_only_for_the_last_board_in_a_row(people: 
     people.go("guest 1")
     people.come("guest 2")
     assert people.inside == {"guest 2": True}, "guests stand in no row"
+
+
+def test_at_the_end_whoever_waits_to_look_ahead_is_sent_away_and_nobody_else(people: People) -> None:
+    people.come("ahead 1")
+    for name in ("ahead 2", "ahead 3", "guest 1"):
+        people.come(name)
+    people.turns.end_ahead()
+    people.sent_away("ahead 2", "ahead 3")
+    assert people.inside == {"ahead 1": True}, "who runs is left alone"
+    people.go("ahead 1")
+    until(lambda: people.inside == {"guest 1": True})
+    with pytest.raises(CancelledError), people.turns.ahead():
+        pass
+    people.come("line")
+    people.go("guest 1")
+    until(lambda: people.inside == {"line": True})
 
 
 def test_beside_a_line_guests_come_one_at_a_time_for_it_would_lose_more_to_two() -> None:
