@@ -268,10 +268,8 @@ class Station:
     def _build_workers(self) -> dict[str, Worker]:
         workers: dict[str, Worker] = {}
 
-        def add(name: str, run: object) -> Worker:
-            worker = Worker(name, run, health=self._health, on_restart=self._metrics.restarted)  # type: ignore[arg-type]
-            workers[name] = worker
-            return worker
+        def add(name: str, run: Callable[[Stop], None]) -> None:
+            workers[name] = Worker(name, run, health=self._health, on_restart=self._metrics.restarted)
 
         def line(stop: Stop) -> None:
             self._foresight.forget()

@@ -141,6 +141,7 @@ class _Publishing:
         for ack, owed in self._answers():
             if ack.fate is not Fate.LOST:
                 self._losses = 0
+            ended_by_it = ack.fate is Fate.LOST and self._ended_by_one()
             match ack.fate:
                 case Fate.ACCEPTED:
                     self._accepted.append(owed.row)
@@ -151,7 +152,7 @@ class _Publishing:
                     log.error("event refused", topic=owed.message.topic, row=owed.row, reason=ack.reason)
                 case Fate.BUSY:
                     self._put_off(owed, ack.reason)
-                case Fate.LOST if self._ended_by_one():
+                case Fate.LOST if ended_by_it:
                     self._ends_connections = True
                     reason = f"the connection ends whenever it is sent, {len(owed.message.payload)} bytes"
                     refused.append((owed.row, reason))

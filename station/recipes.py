@@ -39,13 +39,11 @@ class Recipes:
         plain: str,
         patterns: Sequence[tuple[re.Pattern[str], str]] = (),
         kept: Path,
-        on_change: Callable[[str], None] = lambda _name: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._benches = benches
         self._patterns = tuple(patterns)
         self._kept = kept
-        self._on_change = on_change
         self._monotonic = monotonic
         self._lock = threading.Lock()
         chosen = read_kept(kept).get(KEY, plain)
@@ -91,5 +89,4 @@ class Recipes:
                 self._choices.popleft()
         if name != before:
             log.info("recipe changed", recipe=name, before=before)
-            self._on_change(name)
         return {"recipe": name, "before": before}

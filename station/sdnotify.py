@@ -34,10 +34,6 @@ class Notifier:
         """The start is complete. *status* is what ``systemctl status`` shows from now on."""
         return self._send("READY=1", _status(status))
 
-    def status(self, text: str) -> bool:
-        """What the service is doing, in one line for a person."""
-        return self._send(_status(text))
-
     def feed(self) -> bool:
         """Everything moves: do not restart the service. Call it only where that is known."""
         return self._send("WATCHDOG=1")
