@@ -336,7 +336,7 @@ class Station:
         )
 
     def _unsure(self) -> int:
-        """So many of the newest are no day too old, while nobody knows the day."""
+        """How many of the newest are kept, however old they look: none by this rule once the clock is synchronised."""
         return 0 if self._clock.synced() else UNSURE
 
     def _tick_until_asked(self) -> None:

@@ -68,7 +68,7 @@ def build_recipes(
 
 def plain_benches(settings: Settings, detector: ModelDetector, *, abreast: bool = False) -> dict[str, Bench]:
     """
-    The benches without a ledger and without challenges, for who only judges pictures.
+    The benches without a ledger and without challenges, for those who only judge pictures.
 
     *abreast*: two at a time. Raises ConfigError, ModelError.
     """
@@ -107,7 +107,7 @@ class GuestDetector:
 
 
 def _no_challenge(announcement: Announcement, recipe: str) -> Withhold:
-    """A challenge that was announced is the next board's, or nobody's: not that of a later board of another recipe."""
+    """An announced challenge is for the next board only: where its recipe has none, no later board gets it instead."""
 
     def withhold(frame: Frame, decision: Decision) -> Decision:
         if announcement.take(frame):

@@ -51,12 +51,12 @@ the detector comes to it.
 
 
 def look_now(image: Image, bench: Bench) -> Seen:
-    """Raises DetectorError."""
+    """Looks at *image* here and now, on all cores. Raises DetectorError."""
     return unfit(image, bench) or detected(image, bench, alone=True)
 
 
 def unfit(image: Image, bench: Bench) -> Seen | None:
-    """Why nobody can judge *image*; None: it is fit, and the detector's."""
+    """What keeps *image* from being judged; None: nothing does, and the detector may look at it."""
     recipe = bench.recipe
     problem = problem_of(image, min_contrast=recipe.min_contrast, limits=recipe.trust)
     return None if problem is None else Seen(problem, [], None)
@@ -91,7 +91,7 @@ def inspect(frame: Frame, bench: Bench, look: Look = look_now) -> Inspection:
         recipe=bench.recipe.name,
         recipe_sha256=bench.recipe_sha256,
         detect_ms=detect_ms,
-        # A board that was looked at ahead of its turn took that time too.
+        # Of a board that was looked at ahead, what the detector took then counts too.
         total_ms=max((time.perf_counter() - began_s) * 1e3, detect_ms or 0.0),
         clock_synced=bench.clock_synced(),
     )

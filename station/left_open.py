@@ -35,10 +35,11 @@ class Known(Ledger, Protocol):
 
 def settle_left_open(journal: LeftOpen, ledger: Known, choose: Callable[[Frame], Bench]) -> int:
     """
-    Ends what a crash left of earlier triggers, before new ones come; returns how many got no answer.
+    Ends what a crash left of earlier triggers, before new ones come; returns how many there were. Raises LedgerError.
 
-    A board that is not on record was told nothing, and so rejected, or UNKNOWN when its time was over: it becomes
-    UNKNOWN; so does one that is on record, but for whose trigger the line was answered UNKNOWN. Raises LedgerError.
+    A trigger whose board is not on record got no answer (so the line rejected the board), or was answered UNKNOWN when
+    its time ran out: it is recorded as UNKNOWN. A recorded board whose trigger had already been answered UNKNOWN is
+    amended to UNKNOWN.
     """
     left = journal.left_open()
     for trigger, answered in left:

@@ -1,7 +1,7 @@
 """
 The line: frame, detect, decide, record, gate, evidence, seal; one board after the other.
 
-Where there is no gate nobody waits for the record: evidence comes before it, and both are one commit.
+Without a gate nobody waits for the verdict: the evidence comes first, and recording and sealing are one commit.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from station.types import Answer, Beat, Entry, Evidence, Frame, Gate, Inspection
 
 log = structlog.get_logger(__name__)
 
-# Turns without a board, of a quarter of a second, after which a line that failed is well again: one that fails at the
-# same file each time was not well in between.
+# A line that failed counts as well again after so many turns without a board, each of a quarter of a second: one that
+# fails at the same file again and again has fewer in between.
 WELL_TURNS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """
-    Who hears of the line's progress, each quick.
+    What hears of the line's progress. Each must return quickly.
 
     *inspected*: a board is recorded. *worked*: all is well, with a board or without. *committed*: something new is
-    owed to the broker (also from the thread that seals; the others from the line's alone).
+    owed to the broker (called by the thread that seals, too; the others only by the line's own).
     """
 
     inspected: Callable[[Inspection], None]
@@ -59,8 +59,8 @@ def run_line(
     No board is taken while *may_take* says no (the disk is full): it waits and goes on. Raises what the source, the
     ledger or the detector's host raises; the supervisor runs it again.
     """
-    # With a gate, evidence and the seal of a board are done beside the inspection of the next: they wait for the disk,
-    # which costs the line nothing then. Leaving the block waits for the last of them.
+    # With a gate, a board's evidence and seal are written while the next board is inspected, so that the line does not
+    # wait for the disk. Leaving the block waits for the last of them.
     with (
         ThreadPoolExecutor(1, "seal") as beside,
         ThreadPoolExecutor(1, "hash") as hashing,
@@ -114,7 +114,7 @@ def run_line(
 
 
 def _inspected(frame: Frame, bench: Bench, look: Look, hashing: Executor) -> Inspection:
-    """A camera's picture comes without a hash: it is made beside the inspection, since a gate waits (0.7 ms)."""
+    """A camera's picture comes without a hash: it is hashed during the inspection, since a gate waits (0.7 ms)."""
     if frame.image is None or frame.sha256:
         return inspect(frame, bench, look)
     sha256 = hashing.submit(pixels_sha256, frame.image)
@@ -140,11 +140,11 @@ def answer(inspection: Inspection, station: str, *, gate: Gate, ledger: Ledger) 
     """
     Puts the verdict on disk, then shows it at the gate.
 
-    Returns the inspection as the line was answered, its entry, and how the gate took it (one of ``GATE_*``): when the
-    line had its answer already, because this one came too late, the board is what it was told, UNKNOWN.
+    Returns the inspection, its entry, and how the gate took it (one of ``GATE_*``). If this answer came too late, the
+    line had already been answered UNKNOWN, and the inspection that is returned says UNKNOWN too.
 
-    What is visible outside is on disk first. A crash from here on leaves an event that says so: without evidence, and
-    with what the gate showed unknown.
+    What is visible outside is on disk first. A crash from here on leaves the event as it is recorded here: without
+    evidence, and with ``gate: unknown``.
     """
     left = Aftermath(GATE_UNKNOWN, None)
     entry = ledger.record(inspection, lambda entry: event_of(inspection, entry, left, station=station), owed=False)
@@ -188,9 +188,9 @@ def seal(
 
 def log_inspection(inspection: Inspection) -> None:
     """
-    One line a board: a FAIL or UNKNOWN for everyone, a PASS only for who looks closely.
+    Logs one line a board: FAIL and UNKNOWN at level info, PASS at level debug.
 
-    *trigger*, the number that the line gave the board, and *board_serial* are there where the board has them.
+    *trigger* (the number that the line gave the board) and *board_serial* are left out where the board has none.
     """
     frame, decision = inspection.frame, inspection.decision
     named = {"trigger": None if frame.trigger is None else frame.trigger.number, "board_serial": frame.board_serial}

@@ -21,7 +21,7 @@ from station.types import Frame
 log = structlog.get_logger(__name__)
 
 KEY = "recipe"
-KEEP_S = 600.0  # that a choice is remembered when it is over, for triggers that wait: no answer takes so long
+KEEP_S = 600.0  # how long a choice that is over is remembered, for triggers that wait: no answer takes so long
 
 
 class Recipes:
@@ -80,7 +80,7 @@ class Recipes:
         with self._lock:
             try:
                 write_kept(self._kept, {KEY: name})
-            except OSError as error:  # not for this hour only: the next start would judge by another one
+            except OSError as error:  # it must outlive this run: the next start would judge by another one
                 raise CommandError(f"the choice cannot be kept on disk ({error.strerror}): the recipe stays") from None
             before, now_s = self.in_force, self._monotonic()
             if name != before:

@@ -16,7 +16,8 @@ SEND_S = 0.5  # systemd reads at once; a full queue must not hold up the loop th
 
 class Notifier:
     """
-    Speaks to the service manager of *environment*. Never raises: that it is gone is no reason to stop inspecting.
+    Speaks to the service manager of *environment*. Never raises: a manager that is gone is no reason to stop
+    inspecting.
 
     *pid* is the process that the watchdog must be meant for; by default this one. Call it from one thread at a time.
     Each method returns True when the message was handed over.
