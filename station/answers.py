@@ -106,7 +106,7 @@ class Answers:
             self._give(expected, answer)
 
     def busy(self, busy: bool) -> None:
-        """Not by the line's word: here it is busy from a trigger to its answer."""
+        """Does nothing: with triggers the gate is busy from a trigger to its answer, whatever the line says."""
 
     def safe(self, why: str) -> None:
         if self._gate is not None:

@@ -34,7 +34,8 @@ from station.heartbeat import Vitals, heartbeat_of
 from station.housekeeping import Housekeeping
 from station.judge import ready_judge
 from station.ledger import SqliteLedger, open_ledger
-from station.line import Listeners, log_inspection, run_line, settle_left_open
+from station.left_open import settle_left_open
+from station.line import Listeners, log_inspection, run_line
 from station.line_sections import AskedTrigger, HttpTrigger, MqttTrigger, PatliteTower
 from station.line_side import build_line_side
 from station.memory import give_back, share_one_heap
@@ -263,12 +264,11 @@ class Station:
     def _build_workers(self) -> dict[str, Worker]:
         workers: dict[str, Worker] = {}
 
-        def add(name: str, run: object) -> Worker:
-            worker = Worker(name, run, health=self._health, on_restart=self._metrics.restarted)  # type: ignore[arg-type]
-            workers[name] = worker
-            return worker
+        def add(name: str, run: Callable[[Stop], None]) -> None:
+            workers[name] = Worker(name, run, health=self._health, on_restart=self._metrics.restarted)
 
         def line(stop: Stop) -> None:
+            self._foresight.forget()
             run_line(
                 stop,
                 source=self._side.source,
@@ -332,7 +332,7 @@ class Station:
         )
 
     def _unsure(self) -> int:
-        """So many of the newest are no day too old, while nobody knows the day."""
+        """How many of the newest are kept, however old they look: none by this rule once the clock is synchronised."""
         return 0 if self._clock.synced() else UNSURE
 
     def _tick_until_asked(self) -> None:

@@ -14,13 +14,13 @@ from station.config import Settings
 from station.detectors.network import cores
 from station.folders import make_folder
 from station.health import Health
+from station.inspection import Bench
 from station.judge import judges
 from station.ledger import SqliteLedger
-from station.line import Bench
 from station.parts import build_recipe, recipe_sha256
 from station.recipes import Recipes
-from station.turns import GuestDetector, Turns
-from station.types import Decision, Frame, ModelDetector
+from station.turns import Turns
+from station.types import Decision, Defect, Frame, Image, ModelDetector, ModelInfo
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ def build_recipes(
 
 def plain_benches(settings: Settings, detector: ModelDetector, *, abreast: bool = False) -> dict[str, Bench]:
     """
-    The benches without a ledger and without challenges, for who only judges pictures.
+    The benches without a ledger and without challenges, for those who only judge pictures.
 
     *abreast*: two at a time. Raises ConfigError, ModelError.
     """
@@ -86,12 +86,28 @@ def turns_at(settings: Settings, *, guests_abreast: bool) -> Turns:
 
 
 def guest(bench: Bench, turns: Turns) -> Bench:
-    """As the inspection API uses it: after the line, and no challenge of the line's is its affair."""
+    """*bench* for the inspection API: it takes a guest's turns, and the line's challenges are none of its business."""
     return replace(bench, detector=GuestDetector(bench, turns), withhold=None, half=None)
 
 
+class GuestDetector:
+    """The detector of *bench*, run in a guest's turns."""
+
+    def __init__(self, bench: Bench, turns: Turns) -> None:
+        self._bench = bench
+        self._turns = turns
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._bench.detector.model
+
+    def detect(self, image: Image) -> list[Defect]:
+        with self._turns.guest() as alone:
+            return self._bench.detector_for(alone=alone).detect(image)
+
+
 def _no_challenge(announcement: Announcement, recipe: str) -> Withhold:
-    """A challenge that was announced is the next board's, or nobody's: not that of a later board of another recipe."""
+    """An announced challenge is for the next board only: where its recipe has none, no later board gets it instead."""
 
     def withhold(frame: Frame, decision: Decision) -> Decision:
         if announcement.take(frame):

@@ -1,13 +1,14 @@
-"""Has the detector look at boards that wait while the line is still at work on another: two at a time."""
+"""Has the detector look at the boards that wait, two at a time, while the line is still at work on another."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from station.line import Bench, Seen, detected, unfit
+from station.inspection import Bench, Seen, detected, unfit
 from station.picture import keep_to_one_core
 from station.turns import Turns
 from station.types import Frame, Image
@@ -17,7 +18,7 @@ AHEAD = 3  # boards: two at the network, and one that is ready when either of th
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Begun:
-    """A board that is being looked at, or has been: by which bench, and what came of it."""
+    """A board that is looked at ahead: by which bench, and what comes of it."""
 
     image: Image
     bench: Bench
@@ -26,9 +27,10 @@ class _Begun:
 
 class Foresight:
     """
-    How the line looks at a board: it was done ahead, or is done now, with all cores.
+    How the line looks at a board: it was looked at ahead, or is looked at now, on all cores.
 
-    What was found ahead by one bench is of no use to another: a recipe that was changed in between judges anew.
+    What one bench found ahead is of no use to another: where the recipe has changed in between, the board is looked at
+    again.
     """
 
     def __init__(self, *, choose: Callable[[Frame], Bench], turns: Turns) -> None:
@@ -36,57 +38,77 @@ class Foresight:
         self._turns = turns
         self._lock = threading.Lock()
         self._begun: list[_Begun] = []  # in the order in which the line will ask
+        self._in_a_row = False  # whether several boards are on their way to the line
+        self._closed = False
         self._workers = ThreadPoolExecutor(AHEAD, "look-ahead")
 
     def begin(self, frame: Frame) -> None:
-        """Looks at *frame*, which the line will want soon, beside the caller. Not after ``close``."""
+        """Looks at *frame*, which the line will want soon, beside the caller. After ``close`` it is left alone."""
         if frame.image is None:
             return
         bench = self._choose(frame)
         with self._lock:
-            # More never wait: what a line that failed was going to ask for it gets once more, as other frames.
+            if self._closed:
+                return
+            # Keep only the last AHEAD. Older entries are left from a line that failed; its boards come again as new
+            # frames.
             for left in self._begun[:-AHEAD]:
                 left.seen.cancel()
             waiting = self._begun[-AHEAD:]
-            self._in_a_row(len(waiting) > 0)  # first: who is looked at by then is let in by it
-            begun = _Begun(frame.image, bench, self._workers.submit(self._ahead, frame.image, bench))
-            self._begun = [*waiting, begun]
+            self._expect(
+                in_a_row=bool(waiting)
+            )  # set before submitting: the job may be admitted at once, and must see it
+            seen = self._workers.submit(_look, frame.image, bench, self._turns.ahead())
+            self._begun = [*waiting, _Begun(frame.image, bench, seen)]
 
     def look(self, image: Image, bench: Bench) -> Seen:
-        """For the line's thread. Raises DetectorError."""
+        """For the line's thread. Raises DetectorError; CancelledError for a board that ``close`` came before."""
         begun = self._taken(image)
         if begun is not None and begun.bench is bench:
             return begun.seen.result()
-        return unfit(image, bench) or self._detected(image, bench)
+        return _look(image, bench, self._turns.line())
+
+    def forget(self) -> None:
+        """For the line when it starts, also after a failure: it asks for none of the boards of an earlier run."""
+        with self._lock:
+            for left in self._begun:
+                left.seen.cancel()
+            self._begun = []
+            self._expect(in_a_row=False)
 
     def close(self) -> None:
-        """Nothing that waits is looked at any more."""
-        self._workers.shutdown(cancel_futures=True)
+        """Nothing that waits is looked at any more, and it does not wait for what is: a run may hang."""
+        with self._lock:
+            self._closed = True
+        self.forget()
+        self._turns.end_ahead()
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _taken(self, image: Image) -> _Begun | None:
         with self._lock:
             place = next((place for place, one in enumerate(self._begun) if one.image is image), None)
             if place is None:
                 return None
-            *passed_over, begun = self._begun[: place + 1]  # by a line that failed: it asks in their order
+            # The line asks in their order. What it passed over is left from a line that failed.
+            *passed_over, begun = self._begun[: place + 1]
             for left in passed_over:
                 left.seen.cancel()
             self._begun = self._begun[place + 1 :]
-            self._in_a_row(len(self._begun) > 1)
+            self._expect(in_a_row=len(self._begun) > 1)
             return begun
 
-    def _in_a_row(self, more_to_come: bool) -> None:
-        if more_to_come != self._turns.more_to_come:
-            self._turns.more_to_come = more_to_come
-            keep_to_one_core(yes=more_to_come)
+    def _expect(self, *, in_a_row: bool) -> None:
+        """Of boards in a row each is looked at on half the cores, and OpenCV keeps to the core of its caller."""
+        if in_a_row != self._in_a_row:
+            self._in_a_row = in_a_row
+            self._turns.expect_more(yes=in_a_row)
+            keep_to_one_core(yes=in_a_row)
 
-    def _ahead(self, image: Image, bench: Bench) -> Seen:
-        return unfit(image, bench) or self._detected_ahead(image, bench)
 
-    def _detected(self, image: Image, bench: Bench) -> Seen:
-        with self._turns.line():
-            return detected(image, bench, alone=True)
-
-    def _detected_ahead(self, image: Image, bench: Bench) -> Seen:
-        with self._turns.ahead() as alone:
-            return detected(image, bench, alone=alone)
+def _look(image: Image, bench: Bench, turn: AbstractContextManager[bool]) -> Seen:
+    """Looks at a board; the detector is run within *turn*, if it is needed. Raises DetectorError."""
+    seen = unfit(image, bench)
+    if seen is not None:
+        return seen
+    with turn as alone:
+        return detected(image, bench, alone=alone)

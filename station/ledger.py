@@ -79,7 +79,7 @@ class SqliteLedger:
         self._uuid: str | None = None
         self._first_since = (float("-inf"), 0)
         self._unsealed = False
-        self._sealing: _Seal | None = None  # what did not reach the disk, though it is known
+        self._sealing: _Seal | None = None  # a seal that did not reach the disk
 
     @property
     def uuid(self) -> str:
@@ -99,7 +99,7 @@ class SqliteLedger:
         """
         frame, ledger, now_s = inspection.frame, self.uuid, self._now()
         with self._file.writing() as db:
-            if self._unsealed:  # its seal never came, so the line has failed in between: what it wrote first must do
+            if self._unsealed:  # the line failed before it sealed the last board: seal it now, or owe what was recorded
                 if self._sealing is not None:
                     _seal(db, self._sealing, now_s)
                 _owe_unsealed(db, now_s)
@@ -131,9 +131,9 @@ class SqliteLedger:
 
     def amend_late(self, event_id: str, why: str) -> None:
         """
-        The line was answered UNKNOWN for a board that is on record as something else: a crash left it so.
+        Makes a board UNKNOWN whose line was answered so, but that a crash left on record as something else.
 
-        Its event, which nobody has seen yet, says so too. Raises LedgerError.
+        Its event, if it is still owed, says so too. Raises LedgerError.
         """
         with self._file.writing() as db:
             row = db.execute(
@@ -192,7 +192,7 @@ class SqliteLedger:
         return int(count)
 
     def _first_since_of(self, db: sqlite3.Connection, since_s: float) -> int | None:
-        """Asked the same all day long: only its first question reads the whole ledger."""
+        """The same question comes all day long: only the first one reads the whole ledger."""
         if self._first_since[0] != since_s:
             first = db.execute("SELECT min(seq) FROM inspections WHERE recorded_at >= ?", (since_s,)).fetchone()[0]
             if first is None:

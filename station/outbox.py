@@ -43,7 +43,7 @@ class SqliteOutbox:
         """
         The next *limit* owed messages whose row is above *after*, oldest first.
 
-        Whatever becomes owed later, also by a replay from another process, gets a row above all that there are: who
+        Whatever becomes owed later, also by a replay from another process, gets a row above all existing ones: whoever
         goes on from the last row seen misses nothing.
         """
         with self._file.reading() as db:

@@ -25,8 +25,8 @@ SETTLE_S = 0.1
 BUSY_FIRST_S = 1.0
 BUSY_MOST_S = 60.0
 OFFER_AGAIN_S = 3600.0
-# When so many connections in a row have ended without one answer, messages are sent one at a time, and when so many
-# have, it is the message that ends them. A network that comes and goes lets something through in between.
+# After so many connections in a row that ended without one answer, messages are sent one at a time; after so many, the
+# message is taken to be what ends them. A network that comes and goes lets something through in between.
 ONE_AT_A_TIME, ENDED_BY_ONE = 2, 4
 
 
@@ -141,6 +141,7 @@ class _Publishing:
         for ack, owed in self._answers():
             if ack.fate is not Fate.LOST:
                 self._losses = 0
+            ended_by_it = ack.fate is Fate.LOST and self._ended_by_one()
             match ack.fate:
                 case Fate.ACCEPTED:
                     self._accepted.append(owed.row)
@@ -151,7 +152,7 @@ class _Publishing:
                     log.error("event refused", topic=owed.message.topic, row=owed.row, reason=ack.reason)
                 case Fate.BUSY:
                     self._put_off(owed, ack.reason)
-                case Fate.LOST if self._ended_by_one():
+                case Fate.LOST if ended_by_it:
                     self._ends_connections = True
                     reason = f"the connection ends whenever it is sent, {len(owed.message.payload)} bytes"
                     refused.append((owed.row, reason))
@@ -174,10 +175,10 @@ class _Publishing:
 
     def _ended_by_one(self) -> bool:
         """
-        A message was lost with its connection: was it that message which ended it, and those before?
+        A message was lost with its connection, which is counted here: did that message end this one and those before?
 
-        In MQTT 3.1.1 a broker has no other word for one that is too large for it. Sent first again and again it would
-        keep all others back for good.
+        A broker of MQTT 3.1.1 can refuse a message that is too large only by ending the connection. Sent first again
+        and again, such a message would hold up all others for good.
         """
         if self._lost_in == self._link.connections:
             return False  # that connection is counted already

@@ -15,13 +15,13 @@ import structlog
 
 from station.durable import read_kept, write_kept
 from station.errors import CommandError
-from station.line import Bench
+from station.inspection import Bench
 from station.types import Frame
 
 log = structlog.get_logger(__name__)
 
 KEY = "recipe"
-KEEP_S = 600.0  # that a choice is remembered when it is over, for triggers that wait: no answer takes so long
+KEEP_S = 600.0  # how long a choice that is over is remembered, for triggers that wait: no answer takes so long
 
 
 class Recipes:
@@ -39,13 +39,11 @@ class Recipes:
         plain: str,
         patterns: Sequence[tuple[re.Pattern[str], str]] = (),
         kept: Path,
-        on_change: Callable[[str], None] = lambda _name: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._benches = benches
         self._patterns = tuple(patterns)
         self._kept = kept
-        self._on_change = on_change
         self._monotonic = monotonic
         self._lock = threading.Lock()
         chosen = read_kept(kept).get(KEY, plain)
@@ -82,7 +80,7 @@ class Recipes:
         with self._lock:
             try:
                 write_kept(self._kept, {KEY: name})
-            except OSError as error:  # not for this hour only: the next start would judge by another one
+            except OSError as error:  # it must outlive this run: the next start would judge by another one
                 raise CommandError(f"the choice cannot be kept on disk ({error.strerror}): the recipe stays") from None
             before, now_s = self.in_force, self._monotonic()
             if name != before:
@@ -91,5 +89,4 @@ class Recipes:
                 self._choices.popleft()
         if name != before:
             log.info("recipe changed", recipe=name, before=before)
-            self._on_change(name)
         return {"recipe": name, "before": before}

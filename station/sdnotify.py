@@ -16,7 +16,8 @@ SEND_S = 0.5  # systemd reads at once; a full queue must not hold up the loop th
 
 class Notifier:
     """
-    Speaks to the service manager of *environment*. Never raises: that it is gone is no reason to stop inspecting.
+    Speaks to the service manager of *environment*. Never raises: a manager that is gone is no reason to stop
+    inspecting.
 
     *pid* is the process that the watchdog must be meant for; by default this one. Call it from one thread at a time.
     Each method returns True when the message was handed over.
@@ -33,10 +34,6 @@ class Notifier:
     def ready(self, status: str = "inspecting") -> bool:
         """The start is complete. *status* is what ``systemctl status`` shows from now on."""
         return self._send("READY=1", _status(status))
-
-    def status(self, text: str) -> bool:
-        """What the service is doing, in one line for a person."""
-        return self._send(_status(text))
 
     def feed(self) -> bool:
         """Everything moves: do not restart the service. Call it only where that is known."""

@@ -1,25 +1,23 @@
-"""One network, and who may use it when: the line first, then what it will want next, and guests in between."""
+"""Who may run the one network, and when: the line first, then what it will want next, and guests in between."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-from station.line import Bench
-from station.types import Defect, Image, ModelInfo
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, contextmanager
 
 
 class Turns:
     """
-    Who may use the network now: one on all cores, or two beside each other, each on half of them.
+    Decides who may run the network: one job on all cores, or two side by side on half the cores each (never two when
+    *threads* is 1).
 
-    *threads*: of the network; with a single one there are no halves, and nobody is beside anybody. The line has it
-    alone, and nobody is let in while it waits: it loses at most what runs already. Who looks ahead for it and guests
-    come by turns, each in its own order. One that nobody may begin beside has all cores; but who looks ahead while
-    there is ``more_to_come`` has half of them, for the others are at work on the boards around it. *guests_abreast*:
-    two guests at a time, where there is no line; each takes longer then, and a line would lose that.
+    The line goes first and runs alone; while it waits, nobody else is admitted, so it waits only for what is already
+    running. Otherwise look-ahead and guest jobs alternate, each first in, first out. A job with nobody to run beside
+    gets all cores, except a look-ahead job while more boards are expected: others will join it. *guests_abreast*: admit
+    two guests at once; only where there is no line to slow down.
     """
 
     def __init__(self, threads: int, *, guests_abreast: bool) -> None:
@@ -29,11 +27,12 @@ class Turns:
         self._guests_running = 0
         self._running = 0
         self._alone = False  # what runs has all cores
-        self.more_to_come = False  # whether several boards are on their way to the line
+        self._more_expected = False
+        self._ahead_ended = False
         self._line: deque[_Waiting] = deque()
         self._ahead: deque[_Waiting] = deque()
         self._guests: deque[_Waiting] = deque()
-        self._last: deque[_Waiting] = self._guests  # who of the two came last
+        self._last: deque[_Waiting] = self._guests  # of these two, the one that was admitted last
 
     @property
     def waiting(self) -> int:
@@ -41,31 +40,42 @@ class Turns:
         with self._lock:
             return len(self._line) + len(self._ahead) + len(self._guests)
 
-    @contextmanager
-    def line(self) -> Iterator[None]:
-        """For the line's own thread."""
-        with self._turn(self._line):
-            yield
+    def expect_more(self, *, yes: bool) -> None:
+        """Whether more boards are expected behind the one that is looked at ahead next."""
+        with self._lock:
+            self._more_expected = yes  # lets nobody in: it decides how many cores a job gets, and not when
 
-    @contextmanager
-    def ahead(self) -> Iterator[bool]:
-        """For who judges what the line will want next: whether it has all cores, and not half of them."""
-        with self._turn(self._ahead) as alone:
-            yield alone
+    def end_ahead(self) -> None:
+        """Nobody looks ahead any more: who waits for that, or comes for it, gets CancelledError. What runs, runs on."""
+        with self._lock:
+            self._ahead_ended = True
+            for one in self._ahead:
+                one.admitted.release()
+            self._ahead.clear()
 
-    @contextmanager
-    def guest(self) -> Iterator[bool]:
-        """For any thread: whether it has all cores, and not half of them."""
-        with self._turn(self._guests) as alone:
-            yield alone
+    def line(self) -> AbstractContextManager[bool]:
+        """For the line's own thread. Yields True: it has all cores."""
+        return self._turn(self._line)
+
+    def ahead(self) -> AbstractContextManager[bool]:
+        """For look-ahead jobs. Yields True for all cores, False for half. Raises CancelledError after ``end_ahead``."""
+        return self._turn(self._ahead)
+
+    def guest(self) -> AbstractContextManager[bool]:
+        """For any other thread. Yields True for all cores, False for half."""
+        return self._turn(self._guests)
 
     @contextmanager
     def _turn(self, queue: deque[_Waiting]) -> Iterator[bool]:
         mine = _Waiting()
         with self._lock:
+            if queue is self._ahead and self._ahead_ended:
+                raise CancelledError
             queue.append(mine)
             self._let_in()
-        mine.admitted.acquire()  # until it is released by who lets in
+        mine.admitted.acquire()  # until _begin or end_ahead releases it
+        if not mine.begun:
+            raise CancelledError
         try:
             yield mine.alone
         finally:
@@ -75,7 +85,7 @@ class Turns:
                 self._let_in()
 
     def _let_in(self) -> None:
-        """Whoever may begin now. Nobody is woken in vain."""
+        """Admits whoever may begin now. Nobody is woken in vain."""
         while not (self._running and self._alone) and self._running < self._abreast:
             if self._line:
                 if self._running == 0:
@@ -87,8 +97,8 @@ class Turns:
                 return
             last_was_ahead = self._last is self._ahead
             self._last = self._guests if guests and (last_was_ahead or not self._ahead) else self._ahead
-            in_a_row = self._last is self._ahead and self.more_to_come
-            alone = self._running == 0 and (self._abreast == 1 or (others == 1 and not in_a_row))
+            others_will_join = self._last is self._ahead and self._more_expected
+            alone = self._running == 0 and (self._abreast == 1 or (others == 1 and not others_will_join))
             self._begin(self._last, alone=alone)
 
     def _begin(self, queue: deque[_Waiting], *, alone: bool) -> None:
@@ -96,6 +106,7 @@ class Turns:
         self._running += 1
         self._guests_running += queue is self._guests
         self._alone = one.alone = alone
+        one.begun = True
         one.admitted.release()
 
 
@@ -103,20 +114,5 @@ class _Waiting:
     def __init__(self) -> None:
         self.admitted = threading.Lock()
         self.admitted.acquire()
+        self.begun = False
         self.alone = False
-
-
-class GuestDetector:
-    """The detector of *bench* as the inspection API uses it: when the line does not."""
-
-    def __init__(self, bench: Bench, turns: Turns) -> None:
-        self._bench = bench
-        self._turns = turns
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._bench.detector.model
-
-    def detect(self, image: Image) -> list[Defect]:
-        with self._turns.guest() as alone:
-            return self._bench.detector_for(alone=alone).detect(image)

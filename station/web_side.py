@@ -26,7 +26,7 @@ from station.health import Health
 from station.heartbeat import Vitals
 from station.http_metrics import HttpMetrics
 from station.http_section import LOOPBACK
-from station.line import Bench, inspect
+from station.inspection import Bench, inspect
 from station.line_sections import HttpTrigger
 from station.metrics import Metrics
 from station.parts import depth_bits

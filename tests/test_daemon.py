@@ -43,6 +43,26 @@ app.run_line = lambda stop, **_: stop.wait()
 main()
 """
 
+LINE_THAT_FAILS = """
+from datetime import datetime, timezone
+import numpy as np
+import station.app as app
+from station.cli import main
+from station.errors import SourceError
+from station.types import Frame
+
+def run_line(stop, *, look, **_):
+    foresight = look.__self__
+    print("left behind:", len(foresight._begun), flush=True)
+    for number in range(2):
+        image = np.zeros((64, 64, 3), np.uint8)
+        foresight.begin(Frame(str(number), image, datetime.now(timezone.utc), "folder"))
+    raise SourceError("the share is away")
+
+app.run_line = run_line
+main()
+"""
+
 
 def wait(condition: Callable[[], object], what: str) -> None:
     until(condition, within_s=PATIENCE_S, what=what)
@@ -471,6 +491,13 @@ def test_a_line_that_has_stalled_stops_the_watchdog_feed(tmp_path: Path) -> None
         assert "line has stalled" in station.get("/livez").text
         fed = len(systemd.said)
         stays(lambda: len(systemd.said) <= fed + 1, for_s=3.5, what="the watchdog of a stalled line was fed")
+
+
+def test_a_line_that_starts_again_after_a_failure_has_forgotten_the_boards_that_waited(tmp_path: Path) -> None:
+    with Daemon(tmp_path, program=("-c", LINE_THAT_FAILS)) as station:
+        station.start(wait=False)
+        wait(lambda: station.text().count("left behind:") >= 2, "a second start of the line")
+        assert station.text().count("left behind: 0") == station.text().count("left behind:")
 
 
 def under(systemd: ServiceManager, station: Daemon) -> Daemon:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from station.errors import DetectorError
 from station.foresight import AHEAD, Foresight
-from station.line import Bench, inspect
+from station.inspection import Bench, inspect
+from station.line import Listeners, run_line
+from station.testing import FakeEvidence, FakeLedger, FakeSource
 from station.turns import Turns
-from station.types import Box, Defect, Frame, Image, ModelInfo, Verdict
-from tests.test_line import bench, frame
+from station.types import Defect, Frame, Image, ModelInfo, Verdict
+from tests.benches import SHORT, bench, board_picture, frame
 from tests.waiting import until
-
-SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
 
 
 class Slow:
@@ -62,7 +64,7 @@ def station() -> Iterator[Station]:
 
 
 def board(number: int) -> Frame:
-    image = np.indices((64, 64, 3), np.uint8).sum(axis=0, dtype=np.uint8)
+    image = board_picture()
     image[0, 0, 0] = number
     return frame(number, image=image)
 
@@ -119,7 +121,7 @@ def test_boards_that_the_line_passed_over_are_forgotten_and_slow_nobody_down(sta
         station.foresight.begin(one)
     assert judged(station, boards[1]) is Verdict.FAIL  # the line failed at the first
     assert [int(one.image[0, 0, 0]) for one in station.foresight._begun] == [3]
-    assert not station.turns.more_to_come
+    assert not station.turns._more_expected
 
 
 def test_a_picture_that_shows_no_board_is_seen_ahead_and_nobody_is_asked_of_it(station: Station) -> None:
@@ -130,7 +132,7 @@ def test_a_picture_that_shows_no_board_is_seen_ahead_and_nobody_is_asked_of_it(s
     decision = inspect(dark, station.bench, station.foresight.look).decision
     assert (decision.verdict, decision.reason[:29]) == (Verdict.UNKNOWN, "there is no board to be seen:")
     assert [one.image is behind.image for one in station.foresight._begun] == [True]
-    assert not station.turns.more_to_come
+    assert not station.turns._more_expected
     station.free()
     assert judged(station, behind) is Verdict.FAIL
     assert station.whole.asked + station.half.asked == [2]
@@ -193,14 +195,74 @@ def test_a_file_that_is_no_picture_is_not_looked_at(station: Station) -> None:
     assert station.foresight._begun == []
 
 
-def test_after_the_end_nothing_that_waits_is_begun(station: Station) -> None:
-    for number in range(1, AHEAD + 3):
-        station.foresight.begin(board(number))
-    until(lambda: station.whole.asked + station.half.asked)
-    closing = threading.Thread(target=station.foresight.close)
-    closing.start()
-    until(station.foresight._begun[-1].seen.cancelled)
+def test_a_line_that_starts_anew_forgets_what_it_left_behind(station: Station) -> None:
+    cores = cv2.getNumThreads()
+    left = [board(number) for number in range(1, AHEAD + 2)]
+    pictures = [weakref.ref(one.image) for one in left if one.image is not None]
+    for one in left:
+        station.foresight.begin(one)
+    assert cv2.getNumThreads() == 1
+    station.foresight.forget()
+    assert cv2.getNumThreads() == cores
+    assert not station.turns._more_expected
     station.free()
-    closing.join(30)
-    assert not closing.is_alive()
-    assert AHEAD + 2 not in station.whole.asked + station.half.asked
+    del left, one
+    until(lambda: not any(picture() is not None for picture in pictures), what="the end of its pictures")
+    given = board(11)
+    station.foresight.begin(given)
+    assert judged(station, given) is Verdict.FAIL
+
+
+def test_the_end_does_not_wait_for_what_runs_and_nothing_that_waits_is_begun(station: Station) -> None:
+    """With boards of three seconds it took six, and the gate was safe only then; with a run that hung, never."""
+    station.foresight.begin(board(1))
+    until(lambda: station.whole.asked == [1])
+    for number in range(2, AHEAD + 2):
+        station.foresight.begin(board(number))
+    until(lambda: station.turns.waiting == AHEAD - 1)
+    begun = station.foresight._begun
+    ending = threading.Thread(target=station.foresight.close)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive(), "it waits for what runs"
+    until(lambda: sum(one.seen.done() for one in begun) == AHEAD, what="an end of those that wait")
+    assert station.turns.waiting == 0
+    station.free()
+    station.foresight._workers.shutdown()
+    station.foresight.begin(board(11))  # a source that is slow to stop may still come with one
+    assert station.whole.asked + station.half.asked == [1]
+
+
+@pytest.mark.parametrize("place", ["the network's queue", "the workers' queue"])
+def test_a_line_that_waits_for_a_board_looked_at_ahead_is_let_go_at_the_end(station: Station, place: str) -> None:
+    boards = [board(number) for number in range(1, AHEAD + 2)]
+    wanted = boards[0] if place == "the network's queue" else boards[-1]
+    with station.turns.guest():  # which hangs
+        for one in boards:
+            station.foresight.begin(one)
+        until(lambda: station.turns.waiting == AHEAD)
+        stop, ledger, ended = threading.Event(), FakeLedger(), threading.Event()
+
+        def line() -> None:
+            run_line(
+                stop,
+                source=FakeSource([wanted]),
+                choose=lambda _frame: station.bench,
+                look=station.foresight.look,
+                gate=None,
+                ledger=ledger,
+                evidence=FakeEvidence(),
+                may_take=lambda: True,
+                beat=lambda _loop: None,
+                listeners=Listeners(inspected=lambda _: None, worked=lambda: None, committed=lambda: None),
+            )
+            ended.set()
+
+        thread = threading.Thread(target=line)
+        thread.start()
+        until(lambda: all(one.image is not wanted.image for one in station.foresight._begun), what="the line's look")
+        stop.set()
+        station.foresight.close()
+        thread.join(30)
+        assert ended.is_set(), "it ends as at any stop, and not by an error"
+        assert ledger.commits == [], "the next start meets this board again"

@@ -85,6 +85,8 @@ PURE = {
     "header",
     "health",
     "heartbeat",
+    "inspection",
+    "left_open",
     "mqtt_options",
     "mqtt_protocol",
     "clock",
@@ -96,6 +98,7 @@ PURE = {
     "tiff_parts",
     "toml_words",
     "today",
+    "turns",
     "detectors.metric",
     "detectors.thresholds",
 }
@@ -143,6 +146,12 @@ def test_nobody_below_imports_the_wiring_or_the_configuration(path: Path) -> Non
 def test_pure_parts_and_loops_know_no_edge(path: Path) -> None:
     allowed = PURE | (LOOPS if within(name_of(path), LOOPS) else set())
     assert not {one for one in ours(path) if not within(one, allowed)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_wiring_imports_a_loop(path: Path) -> None:
+    if not within(name_of(path), TOP):
+        assert not {one for one in ours(path) if within(one, LOOPS)}
 
 
 def test_a_catch_all_that_swallows_stands_once() -> None:

@@ -5,75 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+import weakref
+from collections.abc import Callable, Generator
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
 import pytest
 import structlog
 
 from station.errors import GateError, GateLateError, LedgerError
-from station.line import (
-    WELL_TURNS,
-    Bench,
-    Listeners,
-    answer,
-    inspect,
-    keep_and_record,
-    log_inspection,
-    look_now,
-    run_line,
-    seal,
-    settle_left_open,
-)
-from station.testing import FakeDetector, FakeEvidence, FakeGate, FakeLedger, FakeSource
-from station.types import (
-    Box,
-    Decision,
-    Defect,
-    Entry,
-    Frame,
-    Gate,
-    Inspection,
-    Message,
-    Recipe,
-    Recorded,
-    Trigger,
-    Verdict,
-)
-
-SHORT = Defect("short", 0.91, Box(100, 80, 30, 22), "fake")
-
-
-def frame(number: int = 1, **changes: Any) -> Frame:
-    plain = Frame(
-        id=f"00000000-0000-4000-8000-{number:012d}",
-        image=np.indices((64, 64, 3), np.uint8).sum(axis=0, dtype=np.uint8),
-        captured_at=datetime(2026, 11, 23, 10, 15, 30, 123000, tzinfo=timezone.utc),
-        source="folder",
-        file=f"board-{number}.jpg",
-        sha256="ab" * 32,
-    )
-    return replace(plain, **changes)
-
-
-def bench(detector: FakeDetector | None = None) -> Bench:
-    return Bench(
-        detector=detector or FakeDetector([SHORT]),
-        recipe=Recipe("default", 0.5),
-        recipe_sha256="cd" * 32,
-        station="aoi-1",
-        clock_synced=lambda: True,
-    )
-
-
-def test_a_picture_without_a_board_is_unknown_and_the_detector_is_not_asked() -> None:
-    inspection = inspect(frame(image=np.zeros((64, 64, 3), np.uint8)), bench())
-    assert inspection.decision.verdict is Verdict.UNKNOWN
-    assert "no board to be seen" in inspection.decision.reason
-    assert inspection.detect_ms is None
+from station.inspection import inspect, look_now
+from station.line import WELL_TURNS, Listeners, answer, keep_and_record, log_inspection, run_line, seal
+from station.testing import FakeEvidence, FakeGate, FakeLedger, FakeSource
+from station.types import Decision, Entry, Frame, Gate, Image, Inspection, Message, Stop, Trigger, Verdict
+from tests.benches import bench, board_picture, frame
 
 
 def settle(ledger: FakeLedger, gate: Gate, evidence: FakeEvidence) -> None:
@@ -246,6 +191,25 @@ def test_a_board_whose_result_came_too_late_is_on_record_as_the_line_was_answere
     assert event["defects"], "what was found is told all the same"
 
 
+@pytest.mark.parametrize("gate", [None, FakeGate()])
+def test_a_line_that_is_idle_keeps_no_picture_in_memory(gate: FakeGate | None) -> None:
+    pictures: list[weakref.ref[Image]] = []
+
+    class Forgetful(FakeSource):
+        def frames(self, stop: Stop) -> Generator[Frame | None, None, None]:
+            image = board_picture()
+            pictures.append(weakref.ref(image))
+            yield frame(image=image)
+            del image
+            yield from super().frames(stop)
+
+    run = Run(Forgetful([]), FakeLedger(), gate=gate)
+    until(lambda: run.inspected)
+    run.inspected.clear()
+    until(lambda: pictures[0]() is None)
+    run.end()
+
+
 def test_a_board_that_cannot_be_recorded_is_not_shown_and_the_next_is_not_taken() -> None:
     class FullLedger(FakeLedger):
         def record(self, inspection: Inspection, make: Callable[[Entry], Message], *, owed: bool) -> Entry:
@@ -282,74 +246,6 @@ def test_while_the_disk_is_full_no_board_is_taken_and_the_line_still_beats() -> 
     room.set()
     until(lambda: len(run.inspected) == 1)
     run.end()
-
-
-@pytest.mark.parametrize(
-    ("given", "detector", "reason"),
-    [
-        (frame(image=None, problem="truncated JPEG"), FakeDetector(), "truncated JPEG"),
-        (frame(), FakeDetector(refuses="not a number in the output"), "not a number"),
-    ],
-)
-def test_what_cannot_be_judged_is_unknown_with_the_reason(given: Frame, detector: FakeDetector, reason: str) -> None:
-    inspection = inspect(given, bench(detector))
-    assert inspection.decision.verdict is Verdict.UNKNOWN
-    assert reason in inspection.decision.reason
-    assert inspection.detect_ms is None
-
-
-class Left:
-    """Three triggers that a crash left open: the ledger knows the board of the first, the last was answered late."""
-
-    def __init__(self) -> None:
-        moment = datetime(2026, 11, 23, 10, tzinfo=timezone.utc)
-        self.triggers = [Trigger(f"id-{number}", "serial", moment, float("-inf"), number) for number in (1, 2, 3)]
-        self.answered: tuple[str | None, ...] = (None, None, "unknown")
-        self.marks: list[tuple[str, str]] = []
-
-    def left_open(self) -> list[tuple[Trigger, str | None]]:
-        return list(zip(self.triggers, self.answered, strict=True))
-
-    def unanswered(self, trigger_id: str) -> None:
-        self.marks.append(("unanswered", trigger_id))
-
-    def recorded(self, trigger_id: str) -> None:
-        self.marks.append(("recorded", trigger_id))
-
-
-class KnowingLedger(FakeLedger):
-    def __init__(self) -> None:
-        super().__init__()
-        self.late: list[str] = []
-
-    def recorded(self, event_id: str) -> Recorded | None:
-        return Recorded(None) if event_id == "id-1" else None
-
-    def amend_late(self, event_id: str, why: str) -> None:
-        assert "answered unknown" in why
-        self.late.append(event_id)
-
-
-def test_a_trigger_that_a_crash_left_open_becomes_a_board_that_is_unknown() -> None:
-    left, ledger = Left(), KnowingLedger()
-    assert settle_left_open(left, ledger, lambda _frame: bench()) == 3
-    (kind, _, message), (_, _, late) = ledger.commits
-    event = json.loads(message.payload)
-    assert (kind, event["event_id"], event["verdict"], event["gate"]) == ("owed", "id-2", "unknown", "unknown")
-    assert event["trigger"] == {"kind": "serial", "number": 2, "at": "2026-11-23T10:00:00.000Z"}
-    assert "went down before it answered" in event["reason"]
-    assert json.loads(late.payload)["gate"] == "late"
-    assert json.loads(late.payload)["reason"].startswith("late: it was answered unknown")
-    assert left.marks == [(mark, f"id-{number}") for number in (1, 2, 3) for mark in ("unanswered", "recorded")]
-    assert ledger.late == []
-
-
-def test_a_board_on_record_whose_line_was_answered_unknown_becomes_unknown() -> None:
-    left, ledger = Left(), KnowingLedger()
-    left.triggers = left.triggers[:1]
-    left.answered = ("unknown",)
-    settle_left_open(left, ledger, lambda _frame: bench())
-    assert (ledger.late, ledger.commits) == (["id-1"], [])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 from pymodbus.client import ModbusTcpClient
 
 from station.assets import SCHEMA_FILE
+from station.foresight import AHEAD
 from station.gates.relay import LCUS
 from tests.daemon import (
     BLACK_PASSES,
@@ -27,6 +28,7 @@ from tests.daemon import (
     TOPIC,
     Daemon,
     Subscriber,
+    drop,
     encoded,
     lasting_broker,
     picture,
@@ -52,6 +54,15 @@ LINE: dict[str, dict[str, object]] = {
     "trigger": {"kind": "serial", "answer_ms": 5000},
     "gate": {"kind": "serial", "heartbeat_s": 0.2},
 }
+
+# The station with a detector that never comes back from its first board.
+HUNG = """
+import threading
+import station.foresight as foresight
+from station.cli import main
+foresight.detected = lambda *_, **__: threading.Event().wait()
+main()
+"""
 
 
 def wait(condition: Any, what: str) -> None:
@@ -241,6 +252,25 @@ def test_a_second_ctrl_c_opens_the_relay_too(relay_closed: Daemon, plc: Plc) -> 
         relay_closed.signal(signal.SIGINT)
     assert relay_closed.wait() == 0
     wait(lambda: plc.raw.endswith(LCUS.off), "the relay to open")
+
+
+def test_a_detector_that_hangs_with_boards_behind_it_does_not_keep_a_stop_from_the_gate(
+    tmp_path: Path, plc: Plc
+) -> None:
+    changes: Changes = {
+        "gate": {"kind": "serial", "heartbeat_s": 0.2},
+        "serial": {"port": str(plc.port)},
+        "mqtt": {"enabled": False},
+    }
+    with Daemon(tmp_path / "hung", changes=changes, program=("-c", HUNG)) as one:
+        for number in range(AHEAD + 1):
+            drop(one.inbox, f"{number}.png", encoded(picture(number)))
+        one.start()
+        plc.wait_for("BUSY")
+        wait(lambda: len(one.files("processing")) == AHEAD + 1, "the boards behind the first")
+        assert one.stop() == 0
+        assert plc.texts()[-1] == "SAFE"
+        assert len(one.files("processing")) == AHEAD + 1, "the next start meets them again"
 
 
 def test_what_the_gate_does_not_take_no_reply_calls_a_pass(tmp_path: Path, boards: Path) -> None:

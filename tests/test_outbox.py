@@ -91,7 +91,10 @@ def test_settling_what_is_not_owed_changes_nothing(pair: Pair) -> None:
 
 def test_settling_nothing_writes_nothing(tmp_path: Path) -> None:
     with closing(SqliteOutbox(tmp_path / "absent.db")) as outbox:
-        outbox.settle([], [])
+        outbox.settle([], [])  # would raise LedgerError if it opened the file: there is none
+        with pytest.raises(LedgerError):
+            outbox.settle([1], [])
+    assert not (tmp_path / "absent.db").exists()
 
 
 def test_what_was_refused_is_owed_again_as_new_rows(pair: Pair) -> None:

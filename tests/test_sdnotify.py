@@ -32,7 +32,6 @@ def test_systemd_hears_every_message(manager: socket.socket) -> None:
     said = [
         (systemd.ready(), b"READY=1\nSTATUS=inspecting"),
         (systemd.feed(), b"WATCHDOG=1"),
-        (systemd.status("broker away since 10:15"), b"STATUS=broker away since 10:15"),
         (
             systemd.extend_timeout(1.5, "building the engine: 40 %"),
             b"EXTEND_TIMEOUT_USEC=1500000\nSTATUS=building the engine: 40 %",
@@ -45,8 +44,8 @@ def test_systemd_hears_every_message(manager: socket.socket) -> None:
 
 
 def test_a_status_of_several_lines_stays_one_message(manager: socket.socket) -> None:
-    notifier(manager).status("line failed:\nREADY=1")
-    assert manager.recv(4096) == b"STATUS=line failed: READY=1"
+    notifier(manager).stopping("line failed:\nREADY=1")
+    assert manager.recv(4096) == b"STOPPING=1\nSTATUS=line failed: READY=1"
 
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import CancelledError
+from contextlib import suppress
 
 import pytest
 
@@ -18,6 +19,7 @@ class People:
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
         self.inside: dict[str, bool] = {}
+        self.away: list[str] = []
         self._go: dict[str, threading.Event] = {}
         self._threads: dict[str, threading.Thread] = {}
 
@@ -34,6 +36,13 @@ class People:
         self._threads[name].join(30)
         assert not self._threads[name].is_alive()
 
+    def sent_away(self, *names: str) -> None:
+        """These wait no more, and have had no turn."""
+        for name in names:
+            self._threads[name].join(30)
+            assert not self._threads[name].is_alive()
+            assert name in self.away
+
     def close(self) -> None:
         for event in self._go.values():
             event.set()
@@ -43,15 +52,18 @@ class People:
     def _stay(self, name: str) -> None:
         match name.partition(" ")[0]:
             case "line":
-                turn: object = self.turns.line()
+                turn = self.turns.line()
             case "ahead":
                 turn = self.turns.ahead()
             case _:
                 turn = self.turns.guest()
-        with turn as alone:  # type: ignore[attr-defined]  # one of three kinds
-            self.inside[name] = alone is None or alone
-            assert self._go[name].wait(30)
-            del self.inside[name]
+        try:
+            with turn as alone:
+                self.inside[name] = alone
+                assert self._go[name].wait(30)
+                del self.inside[name]
+        except CancelledError:
+            self.away.append(name)
 
 
 @pytest.fixture
@@ -114,24 +126,40 @@ def test_who_looks_ahead_and_guests_come_by_turns(people: People) -> None:
 
 
 def test_who_looks_ahead_has_all_cores_only_for_the_last_board_in_a_row(people: People) -> None:
-    people.turns.more_to_come = True
+    people.turns.expect_more(yes=True)
     people.come("ahead 1")
     assert people.inside == {"ahead 1": False}
     people.come("ahead 2")
     people.go("ahead 1")
     people.go("ahead 2")
-    people.turns.more_to_come = False
+    people.turns.expect_more(yes=False)
     people.come("ahead 3")
     assert people.inside == {"ahead 3": True}
     people.come("ahead 4")
     people.come("guest 1")
     people.go("ahead 3")
     until(lambda: people.inside == {"ahead 4": False, "guest 1": False})
-    people.turns.more_to_come = True
+    people.turns.expect_more(yes=True)
     people.go("ahead 4")
     people.go("guest 1")
     people.come("guest 2")
     assert people.inside == {"guest 2": True}, "guests stand in no row"
+
+
+def test_at_the_end_whoever_waits_to_look_ahead_is_sent_away_and_nobody_else(people: People) -> None:
+    people.come("ahead 1")
+    for name in ("ahead 2", "ahead 3", "guest 1"):
+        people.come(name)
+    people.turns.end_ahead()
+    people.sent_away("ahead 2", "ahead 3")
+    assert people.inside == {"ahead 1": True}, "who runs is left alone"
+    people.go("ahead 1")
+    until(lambda: people.inside == {"guest 1": True})
+    with pytest.raises(CancelledError), people.turns.ahead():
+        pass
+    people.come("line")
+    people.go("guest 1")
+    until(lambda: people.inside == {"line": True})
 
 
 def test_beside_a_line_guests_come_one_at_a_time_for_it_would_lose_more_to_two() -> None:
@@ -167,20 +195,13 @@ def test_a_network_of_one_thread_serves_one_at_a_time() -> None:
 
 def test_never_more_than_all_cores_also_after_a_failure() -> None:
     turns, cores, most, lock = Turns(threads=2, guests_abreast=True), 0, 0, threading.Lock()
-
-    @contextmanager
-    def turn(kind: str) -> Iterator[int]:
-        with ExitStack() as stack:
-            if kind == "line":
-                stack.enter_context(turns.line())
-                yield 2
-            else:
-                yield 2 if stack.enter_context(turns.ahead() if kind == "ahead" else turns.guest()) else 1
+    ways = {"line": turns.line, "ahead": turns.ahead, "guest": turns.guest}
 
     def use(kind: str) -> None:
         nonlocal cores, most
         for _ in range(200):
-            with suppress(ValueError), turn(kind) as mine:
+            with suppress(ValueError), ways[kind]() as alone:
+                mine = 2 if alone else 1
                 with lock:
                     cores += mine
                     most = max(most, cores)

@@ -19,8 +19,8 @@ from station.drawing import drawn
 from station.errors import ConfigError, PictureError
 from station.events import GATE_OFF, Aftermath, event_of
 from station.folders import make_folder
+from station.inspection import Bench, inspect
 from station.judge import build_judge
-from station.line import Bench, inspect
 from station.parts import build_recipe, check_labels, depth_bits, picture_limits, recipe_sha256
 from station.picture import read
 from station.sections import MB

@@ -15,8 +15,8 @@ import pytest
 from station.commands.trust import Taught, limits_of
 from station.config import Settings, load, load_trust
 from station.errors import ConfigError
+from station.inspection import Bench, inspect
 from station.judge import build_judge
-from station.line import Bench, inspect
 from station.parts import build_recipe, recipe_sha256
 from station.trust import Look
 from station.types import Image, Recipe, Verdict

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from station.config import Settings
 from station.http_metrics import HttpMetrics
-from station.line import Bench
+from station.inspection import Bench
 from station.types import Box, Defect, Image, ModelInfo, Recipe
 from station.web.api import new_api
 from station.web.server import WebServer
