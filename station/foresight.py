@@ -55,9 +55,7 @@ class Foresight:
             for left in self._begun[:-AHEAD]:
                 left.seen.cancel()
             waiting = self._begun[-AHEAD:]
-            self._expect(
-                in_a_row=bool(waiting)
-            )  # set before submitting: the job may be admitted at once, and must see it
+            self._expect(in_a_row=bool(waiting))  # before it is submitted: it may be admitted at once, and must see it
             seen = self._workers.submit(_look, frame.image, bench, self._turns.ahead())
             self._begun = [*waiting, _Begun(frame.image, bench, seen)]
 
