@@ -1,7 +1,8 @@
 """
 Writes the figures of a shipped model into its card, from what scripts/evaluate.py measured.
 
-    python scripts/evaluate.py --data DIR/deeppcb --json figures.json && python scripts/card.py figures.json
+    python scripts/evaluate.py --data DIR/deeppcb --miss-cost 50 --json figures.json
+    python scripts/card.py figures.json
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from evaluate import toml_of
+
 from station.assets import ASSETS
 
+LOWEST = 0.05  # threshold that is advised: below, a handful of boards is no witness
 BEGIN, END = "<!-- figures: written by scripts/card.py -->\n", "<!-- end of figures -->\n"
 
 
@@ -49,6 +53,19 @@ def table(figures: dict[str, Any]) -> str:
         f"mAP50-95 {_shown(figures['mAP50_95'])}.\n"
         f"Of {figures['templates']} defect-free templates {figures['templates_failed']} would fail there"
         f"{f' (each moved by up to {moved} px)' if moved else ''}; with one threshold for all labels: {failed}.\n"
+        + least_cost(figures)
+    )
+
+
+def least_cost(figures: dict[str, Any]) -> str:
+    """The thresholds of least cost, to be pasted; nothing where they were not derived."""
+    if "cost" not in figures:
+        return ""
+    labels = figures["cost"]["labels"]
+    advised = {label: max(LOWEST, round(one["threshold"], 2)) for label, one in labels.items()}
+    return (
+        f"\nThresholds of least cost on these boards, where a miss costs {figures['cost']['miss_cost']:g} false calls "
+        f"(none below {LOWEST:g}):\n\n```toml\n[recipe]\n{toml_of(advised)}\n```\n"
     )
 
 
