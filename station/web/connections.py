@@ -13,6 +13,7 @@ MAX_CONNECTIONS = 256  # of 1024 descriptors that a service may have by custom: 
 BACKLOG = 128  # asyncio accepts so many at one go, before it looks at the first of them
 ASK_S = 10.0  # until the head of a request is whole
 SEND_S = 65.0  # until its body is: a little more than the 60 s after which an upload is told why
+GRACE_S = 0.5  # at a stop, for who has connected and not asked yet: the request may be on its way
 LISTEN_S = 60.0  # with an answer that its asker does not take
 
 
@@ -41,9 +42,11 @@ class BoundedConnection(H11Protocol):
         self._handshake: asyncio.Task[None] | None = None
         self._early = b""
         self.silent_since_s: float | None = self.loop.time()  # None: a request is under way
+        self._has_asked = False
         self._stage = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._listening: asyncio.TimerHandle | None = None
+        self._farewell: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         if self._tls is None:
@@ -76,7 +79,7 @@ class BoundedConnection(H11Protocol):
             self.data_received(self._early)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._deadline, self._listening):
+        for timer in (self._deadline, self._listening, self._farewell):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -112,6 +115,13 @@ class BoundedConnection(H11Protocol):
                 return
         super().send_400_response(msg)
 
+    def shutdown(self) -> None:
+        """At a stop: who has connected and asked nothing yet is waited for, and answered; others as uvicorn does it."""
+        if self._has_asked or self._farewell is not None:
+            super().shutdown()
+        else:
+            self._farewell = self.loop.call_later(GRACE_S, self.shutdown)
+
     def end(self) -> None:
         """Without a farewell: the other end may not even be there."""
         self.connections.discard(self)  # at once: the next one must not choose it again
@@ -132,6 +142,7 @@ class BoundedConnection(H11Protocol):
             return
         self._stage = stage
         self.silent_since_s = self.loop.time() if stage == "ask" else None
+        self._has_asked = self._has_asked or stage != "ask"
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None if within_s is None else self.loop.call_later(within_s, self.end)
