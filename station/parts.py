@@ -219,6 +219,8 @@ def read_password(file: Path | None, key: str) -> str | None:
         why = error.strerror
     except UnicodeDecodeError:
         why = "it is not UTF-8 text"
+    except ValueError:
+        why = "that is no name of a file"
     raise ConfigError(
         f"{key} = {file} cannot be read ({why}): it must hold the password as UTF-8 text, readable by the station"
     )

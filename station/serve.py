@@ -53,9 +53,9 @@ def serve(settings: Settings, *, workers: int) -> None:
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as trial:  # its memory goes back with it
             # What is wrong is said once, and not by every worker over and over.
-            settings, fallback = trial.submit(_settle, settings, counts).result()
+            settings, fallback = trial.submit(_settle, settings, counts, os.getpid()).result()
         config = HttpConfig(
-            partial(make_worker, settings, counts, fallback),
+            partial(make_worker, settings, counts, fallback, os.getpid()),
             factory=True,
             workers=workers,
             http=BoundedConnection,
@@ -92,7 +92,7 @@ def with_detector(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update={"detector": settings.detector.model_copy(update=changes)})
 
 
-def _settle(settings: Settings, counts: Path) -> tuple[Settings, str | None]:
+def _settle(settings: Settings, counts: Path, parent: int) -> tuple[Settings, str | None]:
     """
     Chooses the model as the daemon does: converted if need be, self-tested, or the last good one in its place.
 
@@ -101,7 +101,7 @@ def _settle(settings: Settings, counts: Path) -> tuple[Settings, str | None]:
     """
     from station.judge import ready_judge
 
-    _begin_process(settings)
+    _begin_process(settings, parent)
     ready = ready_judge(settings, on_progress=lambda doing: log.info("model in work", doing=doing))
     if ready.chosen is not None:
         settings = with_detector(settings, model=ready.chosen)
@@ -109,20 +109,22 @@ def _settle(settings: Settings, counts: Path) -> tuple[Settings, str | None]:
     return settings, ready.fallback
 
 
-def make_worker(settings: Settings, counts: Path, fallback: str | None) -> ASGIApp:
+def make_worker(settings: Settings, counts: Path, fallback: str | None, parent: int) -> ASGIApp:
     """In a worker's process. *counts*: the file in which all of them count requests, where there is no Redis."""
     from station.judge import build_judge
 
-    _begin_process(settings)
+    _begin_process(settings, parent)
     return make_app(settings, build_judge(settings).detector, counts, fallback=fallback)
 
 
-def _begin_process(settings: Settings) -> None:
+def _begin_process(settings: Settings, parent: int) -> None:
     from station import log as logs
     from station.memory import share_one_heap
 
     share_one_heap()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # not to outlive a parent that was killed
+    if os.getppid() != parent:  # it was killed before that
+        raise SystemExit(1)
     logs.setup(level=settings.log.level, format=settings.log.format)
 
 

@@ -44,7 +44,8 @@ PLAIN_FILES = (
 )
 RECIPE_FILES = ("template", "trust")  # of each [recipes.NAME] too
 OF_RECIPE = re.compile(rf"{FILES}/recipes\.[^/]+\.({'|'.join(RECIPE_FILES)})")
-PLACES = (Path("/etc/station"), Path("/var/lib/station"), Path("/opt/station"))  # of scripts/install, and images
+PLACES = (Path("/etc/station"), Path("/var/lib/station"))  # of scripts/install, and images; not where the program lies
+RUNS = {".env", ".py", ".pth", ".so", ".sh", ".conf", ".service", ".toml"}  # by its suffix, what somebody runs or obeys
 # Beside the ledger: the keys' hashes, and the recipe that a command chose. What tokens are signed with is a secret.
 # Proofs of challenge boards stay here: on another machine they are due again.
 OWN, OWN_SECRET = ("keys.json", "recipe.json"), "jwt-secret"
@@ -218,8 +219,7 @@ def _refuse_foreign(path: Path, option: str, source: Path) -> None:
 
     Else whoever makes an archive could have root write what they like to /etc/cron.d.
     """
-    plain = Path(os.path.normpath(path.absolute()))
-    if not any(place in plain.parents for place in _places()):
+    if not any(_lies_in(path, place) for place in _places()):
         raise BackupError(f"{source} wants to be restored to {path}: if you want that, too, say it with {option}")
 
 
@@ -233,6 +233,12 @@ def _places() -> Iterator[Path]:
     here = Path.cwd()
     if os.geteuid() != 0 and not any(here in place.parents for place in PLACES):
         yield here
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether *path* lies below *folder*, wherever links lead, and not in a hidden part of it, as ``.ssh`` is."""
+    real, home = path.absolute().resolve(), folder.resolve()
+    return home in real.parents and not any(part.startswith(".") for part in real.relative_to(home).parts)
 
 
 def _settings_of(text: bytes, source: Path) -> Settings:
@@ -251,13 +257,14 @@ def _targets(settings: Settings, *, config: Path, data_dir: Path) -> dict[str, P
     Where each part of an archive goes.
 
     A file that the configuration names goes to where it is named, if that is in the configuration's folder or the data
-    folder. Anywhere else an archive must not write: such a file goes to ``DATA_DIR/restored``, to be moved by hand.
+    folder, and its name is none that something runs. Anywhere else an archive must not write: such a file goes to
+    ``DATA_DIR/restored``, to be moved by hand.
     """
     homes = [config.absolute().parent, data_dir.absolute()]
     targets = {CONFIG: config, **{one: data_dir / one for one in (LEDGER, MODELS, *OWN, OWN_SECRET)}}
     for key, path in _paths(settings):
-        plain = Path(os.path.normpath(path.absolute()))
-        at_home = any(home in plain.parents for home in homes)
+        harmless = path.suffix not in RUNS or (key.endswith(".trust") and path.suffix == ".toml")
+        at_home = harmless and any(_lies_in(path, home) for home in homes)
         # Recipes have a folder each: template.png is what each of them may call its own.
         apart = Path(key.rpartition(".")[0]) if key.startswith("recipes.") else Path()
         targets[f"{FILES}/{key}"] = path if at_home else data_dir / "restored" / apart / path.name

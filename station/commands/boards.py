@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
+from station.detectors.colour import grey
 from station.detectors.metric import Hits, by_paper
-from station.detectors.selftest import Candidate
+from station.detectors.reference import Reference
+from station.detectors.selftest import Candidate, detect_compared
 from station.detectors.thresholds import Choice, thresholds_from_cost
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
-from station.labelled import NAMES, SUFFIXES, LabelledBoard, Layout, hits_by_label, read_labelled
+from station.labelled import NAMES, SUFFIXES, LabelledBoard, Layout, hits_by_label, load, read_labelled
 from station.model_choice import LOWEST
 from station.types import Defect, Image
 
@@ -27,34 +29,63 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Boards:
-    """Labelled boards; those of ``templates`` (DeepPCB's defect-free ones) count as boards without a defect."""
+    """
+    Labelled boards; those of ``templates`` (DeepPCB's defect-free ones) count as boards without a defect.
+
+    *template*: the recipe's, for boards that have none of their name.
+    """
 
     all: tuple[LabelledBoard, ...]
     templates: dict[str, Path]
+    template: Path | None = None
 
     @property
     def defective(self) -> list[LabelledBoard]:
         return [one for one in self.all if one.rows]
 
+    def template_of(self, board: LabelledBoard) -> Path | None:
+        return self.templates.get(Path(board.name).name, self.template)
+
     def candidates(self) -> list[Candidate]:
-        return [
-            Candidate(one.picture, bool(one.rows), self.templates.get(Path(one.name).name), one.depth_bits)
-            for one in self.all
-        ]
+        return [Candidate(one.picture, bool(one.rows), self.template_of(one), one.depth_bits) for one in self.all]
+
+    def comparable(self) -> Boards:
+        """Those that have a template which they fit. Raises LabelsError where no board with a defect has one."""
+        fitting = tuple(one for one in self.all if self._fits(one))
+        if not any(one.rows for one in fitting):
+            raise LabelsError(
+                "the model compares each board with its template, and no labelled board has one that it fits: put the "
+                "picture of the same board without a defect into templates/, under the board's own file name, or set "
+                "[recipe] template"
+            )
+        return replace(self, all=fitting)
+
+    def _fits(self, board: LabelledBoard) -> bool:
+        template = self.template_of(board)
+        if template is None:
+            return False
+        try:
+            picture, beside = (load(one, depth_bits=board.depth_bits) for one in (board.picture, template))
+            Reference(grey(beside), name="", sha256="").register(picture)
+        except DetectorError:
+            return False
+        return True
 
 
-def boards_of(root: Path, *, depth_bits: int, most: int = MOST) -> Boards:
+def boards_of(root: Path, *, depth_bits: int, most: int = MOST, template: Path | None = None) -> Boards:
     """
     The labelled boards of *root*, at most *most* of them. Raises LabelsError.
 
-    *depth_bits*: how many of 16 bits their pictures use: a model is judged by what the line would show it.
+    *depth_bits*: how many of 16 bits their pictures use: a model is judged by what the line would show it. *template*:
+    the recipe's, if there is one.
     """
     boards = read_labelled(root, depth_bits=depth_bits)
     templates = sorted(one for one in (root / "templates").glob("*") if one.suffix.lower() in SUFFIXES)
     good = [LabelledBoard(f"templates/{one.stem}", one, (), Layout.YOLO, depth_bits=depth_bits) for one in templates]
     if not any(one.rows for one in boards):
         raise LabelsError(f"no board of {root} is labelled with a defect: a model cannot be judged by good ones alone")
-    return Boards((*spread(boards, most), *spread(good, most // 2)), {one.stem: one for one in templates})
+    those = (*spread(boards, most), *spread(good, most // 2))
+    return Boards(those, {one.stem: one for one in templates}, template)
 
 
 def pictures_of(root: Path) -> list[Path]:
@@ -67,19 +98,30 @@ def pictures_of(root: Path) -> list[Path]:
 
 
 def hits_of(
-    detector: NetworkDetector, boards: Sequence[LabelledBoard], labels: Sequence[str], *, what: str
+    detector: NetworkDetector,
+    boards: Sequence[LabelledBoard],
+    labels: Sequence[str],
+    *,
+    what: str,
+    template_of: Callable[[LabelledBoard], Path | None],
 ) -> dict[str, Hits]:
     """
     What *detector* gets right on *boards* of any product, by label (IoU over 0.33). Raises ModelError, LabelsError.
+
+    *template_of*: what a board is compared with; None: it is judged alone.
     """
-    shown = _progress(what, len(boards))
+    shown, order = _progress(what, len(boards)), iter(boards)
 
     def detect(image: Image) -> list[Defect]:
         next(shown, None)
+        board = next(order)
+        template = template_of(board)
         try:
-            return detector.detect_alone(image)
+            if template is None:
+                return detector.detect_alone(image)
+            return detect_compared(detector, image, load(template, depth_bits=board.depth_bits))
         except DetectorError as error:
-            raise ModelError(f"the model fails on a labelled board: {error}") from None
+            raise ModelError(f"the model fails on the labelled board {board.name}: {error}") from None
 
     found = hits_by_label(detect, boards, labels, right_by=by_paper)
     next(shown, None)  # the last step, which closes the bar
@@ -94,7 +136,8 @@ def thresholds_of(
 
     One that misses most of its defects is none: the labels mean something else, or the model does not know them.
     """
-    hits = hits_of(detector, boards.all, labels, what="judging labelled boards")
+    template_of = boards.template_of if detector.paired else no_template
+    hits = hits_of(detector, boards.all, labels, what="judging labelled boards", template_of=template_of)
     try:
         chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=LOWEST)
     except ValueError as error:
@@ -116,6 +159,10 @@ def spread(those: Sequence[_Item], most: int) -> list[_Item]:
     if len(those) <= most:
         return list(those)
     return [those[number * len(those) // most] for number in range(most)]
+
+
+def no_template(_board: LabelledBoard) -> None:
+    """What a board is compared with by a model that does not compare."""
 
 
 def _progress(what: str, count: int) -> Iterator[int]:

@@ -45,8 +45,6 @@ def export_dataset(settings: Settings, target: Path, *, console: Console) -> int
         reviewed = Reviews(ledger, station=settings.station.name).all()
         events = {one: ledger.event(one) for one in reviewed}
     model_labels = _labels(settings)
-    make_folder(target / "images", "--dataset")
-    make_folder(target / "labels", "--dataset")
     left: Counter[str] = Counter()
     boards: list[tuple[dict[str, Any], Path, list[dict[str, Any]]]] = []
     for event_id, review in reviewed.items():
@@ -64,6 +62,12 @@ def export_dataset(settings: Settings, target: Path, *, console: Console) -> int
             boards.append((event, picture, defects))
     used = {one["label"] for _, _, defects in boards for one in defects}
     names = [*model_labels, *sorted(used.difference(model_labels))]
+    for why, count in left.items():
+        console.print(f"left out: {counted(count, 'board')}, {why}", markup=False)
+    if not boards:  # no folder either: the next try, when there are some, wants it new
+        return 0
+    make_folder(target / "images", "--dataset")
+    make_folder(target / "labels", "--dataset")
     for event, picture, defects in boards:
         data = picture.read_bytes()
         (target / "images" / f"{event['event_id']}{_suffix(data)}").write_bytes(data)
@@ -74,8 +78,6 @@ def export_dataset(settings: Settings, target: Path, *, console: Console) -> int
     for number, name in list(enumerate(names))[len(model_labels) :]:
         said = f"class {number}, {shown(name)}: of an earlier model; the configured one does not know it"
         console.print(said, markup=False)
-    for why, count in left.items():
-        console.print(f"left out: {counted(count, 'board')}, {why}", markup=False)
     return len(boards)
 
 

@@ -59,14 +59,17 @@ def import_model(
     store = model_store(settings)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).lstrip("._-")
     store.check_free(name)
-    boards = None if images is None else boards_of(images, depth_bits=depth_bits(settings))
+    template = settings.recipe.template
+    boards = None if images is None else boards_of(images, depth_bits=depth_bits(settings), template=template)
     store.make()  # what is measured on the way is kept beside it
     with tempfile.TemporaryDirectory(prefix="station-import-") as folder:
         onnx, facts = _as_onnx(settings, file, Path(folder), boards=boards, trusted=trusted, console=console)
         model = ModelFile(onnx, name, model_sha256(onnx))
         detector = build_detector(seeing_all(settings), model)
-        weighed = None if detector.paired else boards  # one that compares needs each board's own template beside it
-        chosen = {} if weighed is None else thresholds_of(detector, weighed, detector.labels, miss_cost=miss_cost)
+        if boards is not None and detector.paired:
+            given, boards = len(boards.all), boards.comparable()
+            console.print(f"Judged beside their templates: {len(boards.all)} of {given} boards have one that they fit.")
+        chosen = {} if boards is None else thresholds_of(detector, boards, detector.labels, miss_cost=miss_cost)
         thresholds = {label: one.threshold for label, one in chosen.items()}
         locked = _lock(detector, boards, thresholds, console)
         card = Card(
@@ -98,7 +101,7 @@ def import_model(
             counts = map(str, (one.labelled, one.misses, one.false_calls))
             table.add_row(plain(label), f"{one.threshold:g}", *counts)
         console.print(table)
-        console.print(f"At {miss_cost:g} false calls for a miss, the recipe is:\n")
+        console.print(plain(f"At {miss_cost:g} false calls for a miss, this line belongs into [recipe]:\n"))
         print(toml_of(thresholds))
     console.print()
     console.print(plain(f"Use it with: station model use {name}"))
@@ -152,6 +155,9 @@ def verify(settings: Settings, name: str | None, console: Console) -> tuple[str,
     Returns the labels that it knows.
     """
     store = model_store(settings)
+    names = [*SHIPPED, *store.names()]
+    if name is not None and name not in names and Path(name).suffix not in {".onnx", ".pt"}:
+        raise ModelError(f"there is no model {name}, but: {', '.join(names)}")
     file = find_model(name or settings.detector.model, store=store)
     began_s = time.perf_counter()
     detector = build_detector(settings, file)
@@ -184,9 +190,9 @@ def rollback(settings: Settings, console: Console) -> None:
 
 
 def toml_of(thresholds: dict[str, float]) -> str:
-    """The part of a configuration that says them; a label may be any text, and is quoted."""
-    lines = (f'"{"".join(map(_escaped, label))}" = {value:g}' for label, value in thresholds.items())
-    return "\n".join(["[recipe.thresholds]", *lines])
+    """The line of a ``[recipe]`` that says them; a label may be any text, and is quoted."""
+    said = (f'"{"".join(map(_escaped, label))}" = {value:g}' for label, value in thresholds.items())
+    return f"thresholds = {{ {', '.join(said)} }}"
 
 
 def _as_onnx(

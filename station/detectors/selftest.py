@@ -196,6 +196,11 @@ def _strongest(found: Sequence[Defect], threshold: Callable[[str], float]) -> De
     return max(found, key=lambda one: one.confidence - threshold(one.label), default=None)
 
 
+def detect_compared(detector: Comparing, image: Image, template: Image) -> list[Defect]:
+    """What a *detector* that compares finds on a board beside its own template. Raises DetectorError: they differ."""
+    return detector.detect_beside(image, Reference(grey(template), name="", sha256="").register(image).template)
+
+
 def compares(detector: Detector) -> bool:
     """Whether *detector* compares each board with its template."""
     return isinstance(detector, Comparing) and detector.paired
@@ -214,8 +219,7 @@ def _detect(detector: Detector, data: bytes, template: bytes | None = None, *, d
     beside = decode(template, depth_bits=depth_bits)
     if beside is None:
         raise DetectorError("its template cannot be decoded")
-    reference = Reference(grey(beside), name="", sha256="")
-    return detector.detect_beside(image, reference.register(image).template)
+    return detect_compared(detector, image, beside)
 
 
 def _digest(data: bytes) -> str:

@@ -116,11 +116,13 @@ class BoundedConnection(H11Protocol):
         super().send_400_response(msg)
 
     def shutdown(self) -> None:
-        """At a stop: who has connected and asked nothing yet is waited for, and answered; others as uvicorn does it."""
-        if self._has_asked or self._farewell is not None:
-            super().shutdown()
-        else:
+        """At a stop: who has connected and asked nothing yet is waited for, and answered; nobody's farewell is."""
+        if not self._has_asked and self._farewell is None:
             self._farewell = self.loop.call_later(GRACE_S, self.shutdown)
+            return
+        super().shutdown()
+        if self._stage == "ask":  # TLS waits for the other end to say goodbye, too
+            self._farewell = self.loop.call_later(GRACE_S, self.end)
 
     def end(self) -> None:
         """Without a farewell: the other end may not even be there."""

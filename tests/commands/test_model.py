@@ -97,6 +97,50 @@ def test_an_imported_model_has_a_card_a_self_test_and_thresholds(
     assert Choices(store).current() == BUNDLED  # importing is not using
 
 
+@pytest.fixture
+def compared(tmp_path: Path) -> Path:
+    """A board of DeepPCB with its labels, its template, and a second board that has none."""
+    folder = tmp_path / "compared"
+    for name in ("images", "labels", "templates"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(SAMPLES / "fail-open-44000062.jpg", folder / "images" / "44000062.jpg")
+    shutil.copy(SAMPLES / "fail-short-44000090.jpg", folder / "images" / "44000090.jpg")
+    shutil.copy(SAMPLES / "pass-template-44000062.jpg", folder / "templates" / "44000062.jpg")
+    (folder / "labels" / "44000062.txt").write_text(
+        "490 118 537 159 1\n312 0 360 45 2\n304 0 341 32 4\n283 199 313 231 5\n138 93 169 124 6\n430 236 453 283 3\n"
+    )
+    (folder / "labels" / "44000090.txt").write_text("10 10 40 40 2\n")
+    return folder
+
+
+def test_a_model_that_compares_is_judged_on_the_boards_that_have_a_template_which_they_fit(
+    settings: Settings, store: ModelStore, compared: Path
+) -> None:
+    file = SAMPLES.parent / f"{PAIRED}.onnx"
+    other = settings.recipe.model_copy(update={"template": SAMPLES / "pass-template-44000103.jpg"})
+    fitting = settings.recipe.model_copy(update={"template": SAMPLES / "pass-template-44000062.jpg"})
+    beside_other, beside_fitting = (settings.model_copy(update={"recipe": one}) for one in (other, fitting))
+    bring(beside_other, file, "pair", images=compared)
+    card = store.card("pair")
+    assert set(card.thresholds) == set(card.labels)
+    assert {(one.verdict, one.template is not None) for one in card.boards} == {("fail", True), ("pass", True)}
+    (compared / "templates" / "44000062.jpg").unlink()
+    bring(beside_fitting, file, "by-recipe", images=compared)
+    assert store.card("by-recipe").thresholds == card.thresholds
+    with pytest.raises(LabelsError, match="templates/, under the board's own file name"):
+        bring(beside_other, file, "none", images=compared)
+    (compared / "labels" / "44000062.txt").write_text("5 300 60 360 1\n5 400 60 460 2\n")
+    with pytest.raises(LabelsError, match="misses most defects of a label"):
+        bring(beside_fitting, file, "wrong", images=compared)
+    assert store.names() == ["by-recipe", "pair"]
+
+
+def test_a_name_that_is_unknown_is_told_with_those_that_are_known(settings: Settings) -> None:
+    for command in (use, verify):
+        with pytest.raises(ModelError, match=f"there is no model lin-3, but: {BUNDLED}, {PAIRED}$"):
+            command(settings, "lin-3", quiet())
+
+
 def test_labelled_boards_of_twelve_bits_are_judged_as_the_line_sees_them_and_so_is_the_self_test_for_ever(
     settings: Settings, store: ModelStore, tmp_path: Path, boards: Path
 ) -> None:
@@ -364,7 +408,7 @@ def test_thresholds_are_printed_as_toml_that_reads_back(tmp_path: Path) -> None:
 
     path = tmp_path / "station.toml"
     thresholds = {"open": 0.25, 'a "b" \\c': 0.5, "Zinn-Br\u00fccke \U0001f525": 0.4, "two\nlines \x1b[2J\x7f": 0.3}
-    path.write_text(toml_of(thresholds), encoding="utf-8")
+    path.write_text(f"[recipe]\n{toml_of(thresholds)}\nmin_area_px = 9\n", encoding="utf-8")
     assert load(path).recipe.thresholds == thresholds
 
 

@@ -231,3 +231,43 @@ def test_anybody_else_restores_a_project_into_the_folder_they_stand_in(
     restore(archive, config=None, data_dir=None, force=False, console=Console(quiet=True))
     assert (tmp_path / "aoi.toml").read_bytes() == config
     assert (tmp_path / "data").is_dir()
+
+
+@pytest.mark.parametrize("inside", ["link/x.toml", "link/../x.toml", ".ssh/x.toml", ".profile"])
+def test_a_link_or_a_hidden_name_inside_a_place_is_not_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    place, outside = tmp_path / "place", tmp_path / "outside"
+    place.mkdir()
+    outside.mkdir()
+    (place / "link").symlink_to(outside / "below")
+    monkeypatch.setattr(backup, "PLACES", (place,))
+    archive = archived(tmp_path / "b.tar.gz", [TOML], about={"config": str(place / inside)})
+    assert "say it with -c FILE" in refused(archive, tmp_path / "machine", say_where=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("board.png", True),
+        ("recipes/board.png", True),
+        ("sitecustomize.py", False),
+        ("aoi-1.env", False),
+        ("aoi-2.toml", False),
+        (".bash_profile", False),
+        ("link/board.png", False),
+    ],
+)
+def test_a_named_file_goes_where_it_is_named_only_if_nothing_runs_it_there(
+    tmp_path: Path, name: str, own: bool
+) -> None:
+    home = tmp_path / "machine"
+    home.mkdir()
+    (home / "link").symlink_to(tmp_path / "outside")
+    template = home / name
+    text = CONFIG + f'[recipe]\ntemplate = "{template}"\n'.encode()
+    members = [member("station.toml", text), member("files/recipe.template", b"\x89PNG")]
+    archive = archived(tmp_path / "b.tar.gz", members)
+    restore(archive, config=home / "aoi.toml", data_dir=home / "data", force=False, console=Console(quiet=True))
+    assert template.exists() == own
+    assert (home / "data" / "restored" / template.name).exists() != own
