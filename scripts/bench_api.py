@@ -28,7 +28,8 @@ from pathlib import Path
 
 import httpx
 import psutil
-from bench_rig import Figure, bare_run_ms, free_port
+from bench_rig import Figure, bare_run_ms
+from ports import free_port
 
 from station.detectors.backends import has_openvino
 

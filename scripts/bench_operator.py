@@ -23,7 +23,6 @@ from bench_rig import (
     Figure,
     backlog,
     daemon,
-    free_port,
     high_water_mb,
     mosquitto,
     owed_s,
@@ -33,6 +32,7 @@ from bench_rig import (
     told_event,
     until_nothing_owed,
 )
+from ports import free_port
 
 from station.ledger import open_ledger
 

@@ -27,6 +27,7 @@ import onnxruntime
 import paho.mqtt.client as paho
 from deeppcb import picture
 from paho.mqtt.enums import CallbackAPIVersion
+from ports import answers, free_port
 
 from station.assets import ASSETS
 from station.decide import unknown
@@ -251,14 +252,3 @@ def until_nothing_owed(home: Path, *, within_s: float = 60.0) -> None:
 def high_water_mb(pid: int) -> float:
     line = next(one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0

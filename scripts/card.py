@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evaluate import toml_of
-
 from station.assets import ASSETS
+from station.commands.model import toml_of
 
 LOWEST = 0.05  # threshold that is advised: below, a handful of boards is no witness
 BEGIN, END = "<!-- figures: written by scripts/card.py -->\n", "<!-- end of figures -->\n"

@@ -15,7 +15,6 @@ import os
 import queue
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from ports import answers, free_port
 from rich.console import Console
 from rich.text import Text
 
@@ -227,18 +227,6 @@ def broker(port: int) -> Iterator[None]:
         with contextlib.suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(server.shutdown(), loop).result(1)
         loop.call_soon_threadsafe(loop.stop)
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as tried:
-        tried.settimeout(0.5)
-        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":

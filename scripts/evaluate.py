@@ -34,6 +34,7 @@ from judge import (
 from rich.console import Console
 from rich.table import Table
 
+from station.commands.model import toml_of
 from station.config import Settings, load
 from station.detectors.metric import (
     FScore,
@@ -109,12 +110,11 @@ def judged(options: argparse.Namespace) -> Judgement:
 def settings_of(options: argparse.Namespace) -> Settings:
     """The configuration of the line, with what the command line says instead. Raises ConfigError."""
     settings = load(options.config)
-    chosen = {"model": options.model, "backend": options.backend or settings.detector.backend}
-    update: dict[str, Any] = {"detector": settings.detector.model_copy(update=chosen)}
-    if (threshold := options.threshold) is not None:
-        same = {"name": f"{threshold:g} for all labels", "threshold": threshold, "thresholds": {}}
-        update["recipe"] = settings.recipe.model_copy(update=same)
-    return settings.model_copy(update=update)
+    settings = settings.with_detector(model=options.model, backend=options.backend or settings.detector.backend)
+    if (threshold := options.threshold) is None:
+        return settings
+    same = {"name": f"{threshold:g} for all labels", "threshold": threshold, "thresholds": {}}
+    return settings.model_copy(update={"recipe": settings.recipe.model_copy(update=same)})
 
 
 def detector_of(kind: str, settings: Settings, recipe: Recipe, *, confidence: float) -> BoardDetector:
@@ -280,11 +280,6 @@ def _show_cost(console: Console, cost: dict[str, Any]) -> None:
     console.print(
         f"[recipe]\n{toml_of({label: one['threshold'] for label, one in cost['labels'].items()})}", markup=False
     )
-
-
-def toml_of(thresholds: dict[str, float]) -> str:
-    """*thresholds* as the line of a station's configuration."""
-    return f"thresholds = {{ {', '.join(f'{json.dumps(label)} = {value}' for label, value in thresholds.items())} }}"
 
 
 def _shown(value: float | None) -> str:

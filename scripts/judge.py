@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import deeppcb
 import numpy as np
 from rich.console import Console
@@ -19,11 +18,11 @@ from station.config import Settings
 from station.decide import decide, fails
 from station.detectors.backends import open_network
 from station.detectors.both import unite
+from station.detectors.colour import grey
 from station.detectors.find import find_model
 from station.detectors.golden import NAME, GoldenDetector
 from station.detectors.metric import Hits, Marked, Matched, pair_up
 from station.detectors.reference import Reference
-from station.detectors.tiles import is_big
 from station.detectors.yolo import NetworkDetector
 from station.errors import ConfigError, DetectorError, LabelsError
 from station.labelled import SUFFIXES, LabelledBoard, Layout, as_marked, load, read_labelled, renumbered
@@ -138,7 +137,6 @@ class _NetworkJudge:
         wanted = settings.detector
         file = find_model(wanted.model)
         network = open_network(file.path, backend=wanted.backend, threads=wanted.threads, sha256=file.sha256)
-        tiling = build_tiling(settings)
         self._settings = settings
         self._floor = floor_of(settings)
         # One that compares nothing refuses what does not fit the recipe's template, if there is one.
@@ -152,15 +150,12 @@ class _NetworkJudge:
             counts_from=counts_from,
             fails=fails_board,
             reference=reference,
-            tiling=tiling,
+            tiling=build_tiling(settings),
         )
         self._line = self._every.beside(reference, confidence=self._floor, counts_from=counts_from, fails=fails_board)
         self.model = self._every.model
         self.labels = self._every.labels
         self.compares = self._every.paired
-        self._tile_px: tuple[int, int] | None = None
-        if tiling is not None:
-            self._tile_px = (tiling.size_px, tiling.size_px) if tiling.size_px else self._every.input_size
 
     def detect(self, board: Image, template: Path | None) -> Told:
         beside = self._registered(board, template) if self.compares and template is not None else None
@@ -169,7 +164,7 @@ class _NetworkJudge:
             return detector.detect(board) if beside is None else detector.detect_beside(board, beside)
 
         every = by(self._every)
-        if self._tile_px is not None and is_big(*board.shape[:2], tile_px=self._tile_px):
+        if self._every.cuts(board):
             return Told(every, by(self._line))
         return Told(every, _from(self._floor, every))
 
@@ -178,7 +173,7 @@ class _NetworkJudge:
             reference = _reference(template, self._settings)
         except ConfigError:  # one of one colour, which a station refuses: of a pair it lies anywhere alike
             picture = load(template, depth_bits=depth_bits(self._settings))
-            return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
+            return grey(picture)
         return reference.register(board).template
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import cases
 import cv2
-from evaluate import add_options, evaluate, judged, toml_of
+from evaluate import add_options, evaluate, judged
 from judge import CONFIDENCE, Judgement
 
+from station.commands.model import toml_of
 from station.detectors.metric import by_paper
 from station.detectors.thresholds import Choice, thresholds_from_cost
 from station.errors import StationError

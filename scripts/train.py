@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torchvision_stand_in import allow_missing_torchvision
 
+from station.durable import replace_file
+
 os.environ.setdefault("YOLO_OFFLINE", "True")  # ultralytics must not look outside
 os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 
@@ -155,9 +157,7 @@ def keep_choices(options: argparse.Namespace, out: Path, *, begun: bool) -> None
     elif begun:
         print(f"{file} is not there: {out} is taken to have been begun with these very options")
     out.mkdir(parents=True, exist_ok=True)
-    half = file.with_suffix(".part")
-    half.write_text(json.dumps(chosen, indent=2) + "\n")
-    half.replace(file)
+    replace_file(file, (json.dumps(chosen, indent=2) + "\n").encode())
 
 
 def is_through(checkpoint: Path) -> bool:

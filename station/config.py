@@ -186,6 +186,10 @@ class Settings(BaseSettings):
         recipe = self.recipe if name == self.recipe.name else self.recipes[name]
         return self.model_copy(update={"recipe": recipe, "recipes": {}})
 
+    def with_detector(self, **changes: object) -> Settings:
+        """The same settings, with another ``[detector]`` in these keys."""
+        return self.model_copy(update={"detector": self.detector.model_copy(update=changes)})
+
     @classmethod
     def settings_customise_sources(  # type: ignore[override]  # it is called by name, and takes what it is not named
         cls,

@@ -127,9 +127,7 @@ def run_self_test(
 
 def seeing_all(settings: Settings) -> Settings:
     """*settings* with a detector that reports whatever it sees: for comparing and weighing, not for judging."""
-    return settings.model_copy(
-        update={"detector": settings.detector.model_copy(update={"confidence": LOWEST})},
-    )
+    return settings.with_detector(confidence=LOWEST)
 
 
 def _stand_in(settings: Settings, store: ModelStore, trouble: ModelError) -> tuple[Good, ModelDetector]:

@@ -85,11 +85,7 @@ def serve(settings: Settings, *, workers: int) -> None:
 
 def share_of(settings: Settings, workers: int) -> Settings:
     """A worker's own: its part of the cores."""
-    return with_detector(settings, threads=settings.detector.threads or max(1, len(os.sched_getaffinity(0)) // workers))
-
-
-def with_detector(settings: Settings, **changes: object) -> Settings:
-    return settings.model_copy(update={"detector": settings.detector.model_copy(update=changes)})
+    return settings.with_detector(threads=settings.detector.threads or max(1, len(os.sched_getaffinity(0)) // workers))
 
 
 def _settle(settings: Settings, counts: Path, parent: int) -> tuple[Settings, str | None]:
@@ -104,7 +100,7 @@ def _settle(settings: Settings, counts: Path, parent: int) -> tuple[Settings, st
     _begin_process(settings, parent)
     ready = ready_judge(settings, on_progress=lambda doing: log.info("model in work", doing=doing))
     if ready.chosen is not None:
-        settings = with_detector(settings, model=ready.chosen)
+        settings = settings.with_detector(model=ready.chosen)
     make_app(settings, ready.detector, counts, fallback=ready.fallback)
     return settings, ready.fallback
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from card import table
 from cases import confusion, picture_of, worst_false_calls, worst_misses
-from evaluate import toml_of
 from judge import BoardDetector, BothJudge, Judgement, Told, choose, judge, part_of
 
+from station.commands.model import toml_of
 from station.errors import DetectorError, LabelsError
 from station.types import Box, Defect, Image, ModelInfo, Recipe, Region
 from tests.detectors.models import save

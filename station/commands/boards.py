@@ -10,10 +10,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from station.detectors.colour import grey
 from station.detectors.metric import Hits, by_paper
-from station.detectors.reference import Reference
-from station.detectors.selftest import Candidate, detect_compared
+from station.detectors.selftest import Candidate, template_beside
 from station.detectors.thresholds import Choice, thresholds_from_cost
 from station.detectors.yolo import NetworkDetector
 from station.errors import DetectorError, LabelsError, ModelError
@@ -65,8 +63,7 @@ class Boards:
         if template is None:
             return False
         try:
-            picture, beside = (load(one, depth_bits=board.depth_bits) for one in (board.picture, template))
-            Reference(grey(beside), name="", sha256="").register(picture)
+            template_beside(*(load(one, depth_bits=board.depth_bits) for one in (board.picture, template)))
         except DetectorError:
             return False
         return True
@@ -103,23 +100,23 @@ def hits_of(
     labels: Sequence[str],
     *,
     what: str,
-    template_of: Callable[[LabelledBoard], Path | None],
+    template_of: Callable[[LabelledBoard], Path | None] | None = None,
 ) -> dict[str, Hits]:
     """
     What *detector* gets right on *boards* of any product, by label (IoU over 0.33). Raises ModelError, LabelsError.
 
-    *template_of*: what a board is compared with; None: it is judged alone.
+    *template_of*: what each board is compared with; None: they are judged alone.
     """
     shown, order = _progress(what, len(boards)), iter(boards)
 
     def detect(image: Image) -> list[Defect]:
         next(shown, None)
         board = next(order)
-        template = template_of(board)
+        template = None if template_of is None else template_of(board)
         try:
             if template is None:
                 return detector.detect_alone(image)
-            return detect_compared(detector, image, load(template, depth_bits=board.depth_bits))
+            return detector.detect_beside(image, template_beside(image, load(template, depth_bits=board.depth_bits)))
         except DetectorError as error:
             raise ModelError(f"the model fails on the labelled board {board.name}: {error}") from None
 
@@ -136,7 +133,7 @@ def thresholds_of(
 
     One that misses most of its defects is none: the labels mean something else, or the model does not know them.
     """
-    template_of = boards.template_of if detector.paired else no_template
+    template_of = boards.template_of if detector.paired else None
     hits = hits_of(detector, boards.all, labels, what="judging labelled boards", template_of=template_of)
     try:
         chosen = thresholds_from_cost(hits, miss_cost=miss_cost, floor=LOWEST)
@@ -159,10 +156,6 @@ def spread(those: Sequence[_Item], most: int) -> list[_Item]:
     if len(those) <= most:
         return list(those)
     return [those[number * len(those) // most] for number in range(most)]
-
-
-def no_template(_board: LabelledBoard) -> None:
-    """What a board is compared with by a model that does not compare."""
 
 
 def _progress(what: str, count: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from station import __version__
-from station.commands.boards import boards_of, hits_of, no_template, pictures_of, spread
+from station.commands.boards import boards_of, hits_of, pictures_of, spread
 from station.commands.plain import plain
 from station.config import Settings
 from station.detectors import selftest
@@ -195,7 +195,7 @@ def _by_labels(
 ) -> Accuracy:
     labels = before.labels
     was, now = (
-        hits_of(detector, boards, labels, what=what, template_of=no_template)
+        hits_of(detector, boards, labels, what=what)
         for detector, what in ((before, "judging with the original"), (after, "judging with the copy"))
     )
     found = tuple(

@@ -196,9 +196,9 @@ def _strongest(found: Sequence[Defect], threshold: Callable[[str], float]) -> De
     return max(found, key=lambda one: one.confidence - threshold(one.label), default=None)
 
 
-def detect_compared(detector: Comparing, image: Image, template: Image) -> list[Defect]:
-    """What a *detector* that compares finds on a board beside its own template. Raises DetectorError: they differ."""
-    return detector.detect_beside(image, Reference(grey(template), name="", sha256="").register(image).template)
+def template_beside(image: Image, template: Image) -> Grey:
+    """*template* of this very board, H x W uint8, in the frame of *image*. Raises DetectorError: it does not fit."""
+    return Reference(grey(template), name="", sha256="").register(image).template
 
 
 def compares(detector: Detector) -> bool:
@@ -219,7 +219,7 @@ def _detect(detector: Detector, data: bytes, template: bytes | None = None, *, d
     beside = decode(template, depth_bits=depth_bits)
     if beside is None:
         raise DetectorError("its template cannot be decoded")
-    return detect_compared(detector, image, beside)
+    return detector.detect_beside(image, template_beside(image, beside))
 
 
 def _digest(data: bytes) -> str:

@@ -176,6 +176,10 @@ class NetworkDetector:
             self._reference.register_grey(grey(image))
         return self._judge_plain(image)
 
+    def cuts(self, image: Image) -> bool:
+        """Whether *image* is judged in tiles."""
+        return len(self._cut(*image.shape[:2])) > 1
+
     def detect_alone(self, image: Image) -> list[Defect]:
         """As ``detect``, for a board of any product: what has no reference is not compared. Raises DetectorError."""
         check_colour(image)
@@ -236,9 +240,8 @@ class NetworkDetector:
         )
         placed = [(self._label(one.class_id), one, placement.box(one.x1, one.y1, one.x2, one.y2)) for one in found]
         counting = [box for _, one, box in placed if one.score >= self._counts[one.class_id]]
-        if counting and all(
-            box is None for box in counting
-        ):  # one may be imagined; if all are, the boxes are of another scale
+        # One may be imagined; if all are, the boxes are of another scale.
+        if counting and all(box is None for box in counting):
             raise DetectorError("all that the network found lies beside the picture: are its boxes in other units?")
         return [Defect(label, one.score, box, self.model.name) for label, one, box in placed if box is not None]
 
